@@ -1,0 +1,81 @@
+//! Digests of entries and directories.
+//!
+//! Why: two equal trees are recognised by comparing one digest, and unequal ones by descending only where
+//! digests differ. What can go wrong: a truncated hash that an attacker can collide. Directory digests and link
+//! keys are 128 bits of BLAKE3 (2^64 work for a collision, and a collision only hides a change in files that
+//! its maker owned anyway); the 64-bit name hash is an index, never proof of equality.
+
+use super::{Entry, RelPath};
+
+/// 128 bits of BLAKE3.
+pub type Digest = [u8; 16];
+
+/// The order of names within a directory digest, and the key of range splits: 64 bits of BLAKE3 of the name.
+pub type NameHash = u64;
+
+fn truncate(hash: &blake3::Hash) -> Digest {
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&hash.as_bytes()[..16]);
+    digest
+}
+
+/// The sort key of a name within its directory.
+#[must_use]
+pub fn hash_name(name: &[u8]) -> NameHash {
+    let mut key = [0; 8];
+    key.copy_from_slice(&blake3::hash(name).as_bytes()[..8]);
+    u64::from_be_bytes(key)
+}
+
+/// The digest of one name and its entry, without its link group and without what is below a directory.
+/// `buffer` is scratch space, so that a scan allocates once.
+#[must_use]
+pub fn digest_entry(name: &[u8], entry: &Entry, buffer: &mut Vec<u8>) -> Digest {
+    buffer.clear();
+    buffer.extend_from_slice(&(name.len() as u64).to_le_bytes());
+    buffer.extend_from_slice(name);
+    entry.encode(buffer);
+    truncate(&blake3::hash(buffer))
+}
+
+/// The hash of a whole path, from which [`link_key`] is made.
+#[must_use]
+pub fn path_hash(path: &RelPath) -> Digest {
+    truncate(&blake3::hash(path.as_bytes()))
+}
+
+/// The key of a hard-link group: the digest of its members' sorted [`path_hash`]es.
+#[must_use]
+pub fn link_key(members: &mut [Digest]) -> Digest {
+    members.sort_unstable();
+    let mut hasher = blake3::Hasher::new();
+    for member in members.iter() {
+        hasher.update(member);
+    }
+    truncate(&hasher.finalize())
+}
+
+/// Collects a directory's lines, in any order, into its digest.
+#[derive(Debug, Default)]
+pub struct DirectoryDigest {
+    lines: Vec<(NameHash, Digest)>,
+}
+
+impl DirectoryDigest {
+    /// Adds one line: an entry, or what the caller folds in beside entries (a subtree, a link group).
+    pub fn add(&mut self, key: NameHash, digest: Digest) {
+        self.lines.push((key, digest));
+    }
+
+    /// The digest of all lines, independent of the order in which they were added.
+    #[must_use]
+    pub fn finish(mut self) -> Digest {
+        self.lines.sort_unstable();
+        let mut hasher = blake3::Hasher::new();
+        for (key, digest) in &self.lines {
+            hasher.update(&key.to_le_bytes());
+            hasher.update(digest);
+        }
+        truncate(&hasher.finalize())
+    }
+}
