@@ -1,6 +1,7 @@
 //! Clone a running Unix root, hold the copy in sync by block-level deltas, protect what belongs to the standby.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod apply;
 pub mod delta;
 pub mod monitor;
 pub mod plan;

@@ -41,7 +41,7 @@ pub struct RegionSignature(#[serde(with = "serde_bytes")] Vec<u8>);
 /// signature against literals, within bounds that `fast_rsync` serves well (never a multiple of 65536).
 fn block_bytes(length: usize) -> u32 {
     let balanced = (length.saturating_mul(24)).isqrt().next_multiple_of(64);
-    u32::try_from(balanced.clamp(512, 8192)).unwrap_or(8192)
+    u32::try_from(balanced.clamp(1024, 8192)).unwrap_or(8192)
 }
 
 impl RegionSignature {
@@ -66,7 +66,7 @@ impl RegionSignature {
         let entries = self.0.len().checked_sub(HEADER_BYTES).ok_or(SignatureError::Malformed)?;
         let block = field(4)? as usize;
         let sound = self.0[..4] == MAGIC
-            && (512..=8192).contains(&block)
+            && (1024..=8192).contains(&block)
             && field(8)? == HASH_BYTES
             && entries % entry_bytes == 0
             && entries / entry_bytes <= REGION_LIMIT_BYTES / block + 1;

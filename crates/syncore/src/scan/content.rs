@@ -7,11 +7,12 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, openat, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, openat, seek, statx};
 use rustix::io::{Errno, Result};
 
 use super::metadata::from_statx;
 use super::root::statx_mask;
+use crate::delta::{Extent, ReadAt};
 use crate::tree::{Entry, Kind, Timestamp};
 
 /// How often a small file that changes while it is read is read again.
@@ -29,6 +30,8 @@ pub struct Stability {
     pub mtime: Timestamp,
     /// Status change time: moves when mtime is set back.
     pub ctime: Timestamp,
+    /// Whether less is allocated than the length: there are holes, or the filesystem compresses.
+    pub sparse: bool,
 }
 
 impl Stability {
@@ -43,7 +46,14 @@ impl Stability {
             return Err(Errno::AGAIN);
         }
         let ctime = Timestamp { seconds: stat.stx_ctime.tv_sec, nanoseconds: stat.stx_ctime.tv_nsec };
-        Ok(Self { size_bytes: entry.size_bytes, mtime: entry.mtime, ctime })
+        let sparse = stat.stx_blocks.saturating_mul(512) < entry.size_bytes;
+        Ok(Self { size_bytes: entry.size_bytes, mtime: entry.mtime, ctime, sparse })
+    }
+
+    /// Whether nothing moved since `before`. Allocation does not count: delayed allocation moves it on its own.
+    #[must_use]
+    pub fn same_as(&self, before: &Self) -> bool {
+        (self.size_bytes, self.mtime, self.ctime) == (before.size_bytes, before.mtime, before.ctime)
     }
 
     /// Whether the file only grew since `before`: what was read up to its old length is an honest prefix.
@@ -98,7 +108,7 @@ pub fn hash_file(directory: BorrowedFd<'_>, name: &CStr, entry: &Entry) -> Resul
         let fd = open_file(directory, name)?;
         let before = Stability::of(fd.as_fd())?;
         let hash = hash_open(fd.as_fd(), before.size_bytes)?;
-        if Stability::of(fd.as_fd())? == before && before.size_bytes == entry.size_bytes {
+        if Stability::of(fd.as_fd())?.same_as(&before) && before.size_bytes == entry.size_bytes {
             return Ok(hash);
         }
     }
@@ -123,4 +133,44 @@ pub fn hash_open(fd: BorrowedFd<'_>, length: u64) -> Result<[u8; 32]> {
         offset += read as u64;
     }
     Ok(*hasher.finalize().as_bytes())
+}
+
+/// An open file as something to read from at any offset.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenFile<'a>(pub BorrowedFd<'a>);
+
+impl ReadAt for OpenFile<'_> {
+    fn read_full_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+        Ok(read_full(self.0, buffer, offset)?)
+    }
+}
+
+/// The stretches of the first `length` bytes of an open file that are data (lseek(2), `SEEK_DATA` and `SEEK_HOLE`);
+/// all of it where the filesystem cannot tell.
+///
+/// # Errors
+/// Whatever lseek(2) says.
+pub fn extents(fd: BorrowedFd<'_>, length: u64) -> Result<Vec<Extent>> {
+    let mut extents = Vec::new();
+    let mut position = 0;
+    while position < length {
+        let start = match seek(fd, SeekFrom::Data(position)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(vec![Extent { offset: 0, length }]),
+            Err(error) => return Err(error),
+        };
+        if start >= length {
+            break;
+        }
+        let end = seek(fd, SeekFrom::Hole(start))?.min(length);
+        if end <= start {
+            // RACE: the file is being rewritten; taking the rest for data is always true.
+            extents.push(Extent { offset: start, length: length - start });
+            break;
+        }
+        extents.push(Extent { offset: start, length: end - start });
+        position = end;
+    }
+    Ok(extents)
 }

@@ -59,7 +59,7 @@ pub enum Seen {
     /// It takes part.
     Named(Box<Named>),
     /// It is out of scope; true if because it is protected.
-    Out(bool),
+    Out(CString, bool),
     /// It takes part, but cannot be read.
     Unreadable(CString, Problem),
     /// It is what an interrupted run left behind.
@@ -87,6 +87,32 @@ impl View {
         let (entry, inode) = read_entry(self.root.as_fd(), c".", self.detail(), scratch)?;
         let (scope, auth_set) = (decision.scope, decision.auth_set);
         Ok(Named { name: CString::default(), scope, entry, inode, below: Some(cursor), auth_set })
+    }
+
+    /// As [`View::read_root`], with everything that only an open directory shows.
+    ///
+    /// # Errors
+    /// Whatever statx(2) says.
+    pub fn read_root_in_full(&self) -> rustix::io::Result<(Entry, Inode)> {
+        read_entry(self.root.as_fd(), c".", Detail::Full, &mut Scratch::default())
+    }
+
+    /// Reads a name again that was judged before, with everything that only an open file shows.
+    ///
+    /// # Errors
+    /// Whatever statx(2) says; `ENOENT` when it is gone.
+    pub fn read_again(
+        &self,
+        directory: &impl AsFd,
+        name: &CStr,
+        auth_set: bool,
+    ) -> rustix::io::Result<(Entry, Inode)> {
+        let directory = directory.as_fd();
+        let (mut entry, inode) = read_entry(directory, name, Detail::Full, &mut Scratch::default())?;
+        if entry.kind == Kind::File && (self.checksum || auth_set) {
+            entry.content = Some(hash_file(directory, name, &entry)?);
+        }
+        Ok((entry, inode))
     }
 
     /// How much a scan reads of each name.
@@ -159,7 +185,7 @@ impl View {
         };
         let (decision, below) = self.rules.enter(place.cursor, name.to_bytes(), is_directory);
         if decision.scope == Scope::Out {
-            return Some(Seen::Out(decision.protected));
+            return Some(Seen::Out(name.to_owned(), decision.protected));
         }
         let (mut entry, inode) = match read_entry(place.directory, name, detail, scratch) {
             Ok(read) => read,

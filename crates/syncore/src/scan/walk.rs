@@ -170,7 +170,7 @@ impl<'s> Walk<'s> {
                         children.push((named.name, cursor));
                     }
                 }
-                Seen::Out(protected) => found.protected += u64::from(protected),
+                Seen::Out(_, protected) => found.protected += u64::from(protected),
                 Seen::Leftover(name) => found.leftovers.push(task.path.join(name.to_bytes())),
                 Seen::Unreadable(_, problem) => {
                     found.problems.push(problem);

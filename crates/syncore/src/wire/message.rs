@@ -172,12 +172,15 @@ pub enum Message {
     End([u8; 32]),
     /// The item's content cannot be had; what it replaces stays.
     Abandon(u32),
-    /// Receiver to sender: block sums of an item's basis; true when more follow.
+    /// Receiver to sender: block sums of an item's basis; true when more follow. An empty basis asks for the whole
+    /// file, also a second time when what was built did not come out right.
     Basis(u32, BlockSums, bool),
     /// Sender to receiver: fine signatures of these regions of the basis, please (on the file's lane).
     Refine(u32, Vec<(u64, u32)>),
     /// Receiver to sender: one answer to [`Message::Refine`], in order; true when more follow.
     Refined(Vec<RegionSignature>, bool),
+    /// Receiver to sender: no item waits for content any more.
+    Settled,
     /// Sender to receiver: this lane has no more content.
     LaneEnd,
     /// Either: problems on that end.

@@ -1,0 +1,462 @@
+//! Puts staged objects in their places, links, deletes, and finishes what must come last.
+//!
+//! Why an order: links need their leader, deletions come after everything that could still fail, a directory's times
+//! after everything in it, and immutable flags after everything else. What can go wrong: each step can fail for one
+//! path; that path then keeps its old state, together with the names that were to be linked to it.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RenameFlags, linkat, makedev, mkdirat, mknodat, openat, renameat, renameat_with,
+    symlinkat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::directory::{Directories, Directory};
+use super::metadata::{ALL, LOCKING_FLAGS, Pinned, XattrState, apply, held, hold, read_back, set_flags, unlock};
+use super::stage::{FileWriter, Staged, WriteError};
+use super::Problems;
+use crate::plan::{Change, Item};
+use crate::problem::Operation;
+use crate::scan::{from_statx, proc_path, read_kind, statx_mask};
+use crate::tree::{Attributes, Entry, Kind, RelPath};
+
+/// How many finished files wait for one flush before they are renamed, at most: each holds a descriptor or two.
+const PENDING_LIMIT: usize = 256;
+
+/// Carries out the items of an approved plan.
+#[derive(Debug)]
+pub struct Committer {
+    /// The standby's directories.
+    pub directories: Arc<Directories>,
+    /// What could not be done.
+    pub problems: Arc<Problems>,
+    durable: bool,
+    pending: Mutex<Vec<(Staged, Item)>>,
+    locks: Mutex<Vec<(RelPath, u32)>>,
+    failed: Mutex<HashSet<RelPath>>,
+}
+
+impl Committer {
+    /// A committer that flushes before it replaces anything if `durable`.
+    #[must_use]
+    pub fn new(directories: Arc<Directories>, problems: Arc<Problems>, durable: bool) -> Self {
+        Self {
+            directories,
+            problems,
+            durable,
+            pending: Mutex::default(),
+            locks: Mutex::default(),
+            failed: Mutex::default(),
+        }
+    }
+
+    /// Records that an item could not be carried out.
+    pub fn fail(&self, path: &RelPath, operation: Operation, reason: impl std::fmt::Display) {
+        self.problems.note(path, operation, reason);
+        self.give_up(path);
+    }
+
+    /// Records that an item cannot be carried out, where the other end says why.
+    pub fn give_up(&self, path: &RelPath) {
+        if let Ok(mut failed) = self.failed.lock() {
+            failed.insert(path.clone());
+        }
+    }
+
+    fn io(&self, path: &RelPath, operation: Operation, error: Errno) {
+        self.fail(path, operation, std::io::Error::from(error));
+    }
+
+    fn has_failed(&self, path: &RelPath) -> bool {
+        self.failed.lock().is_ok_and(|failed| failed.contains(path))
+    }
+
+    /// Opens the directory that holds `path`.
+    fn parent(&self, path: &RelPath) -> rustix::io::Result<Arc<Directory>> {
+        self.directories.open(&path.parent().ok_or(Errno::INVAL)?)
+    }
+
+    /// Removes what an interrupted run left behind.
+    pub fn sweep(&self, leftovers: &[RelPath]) {
+        for path in leftovers {
+            let name = path.name().unwrap_or_default();
+            let Ok(directory) = self.parent(path) else { continue };
+            let result = match unlinkat(&directory, name, AtFlags::empty()) {
+                Err(Errno::ISDIR) => unlinkat(&directory, name, AtFlags::REMOVEDIR),
+                other => other,
+            };
+            if let Err(error) = result {
+                self.problems.note(path, Operation::Delete, std::io::Error::from(error));
+            }
+        }
+    }
+
+    /// Makes a directory that is missing, or holds the place of something else that makes way. Its metadata is set at
+    /// the end by [`Committer::finish_directory`].
+    pub fn make_directory(&self, item: &Item) {
+        let name = item.path.name().unwrap_or_default();
+        let made = self.parent(&item.path).and_then(|directory| {
+            if matches!(item.change, Change::Replace(kind) if kind != Kind::Directory) {
+                self.remove(&directory, name, false)?;
+            }
+            mkdirat(&directory, name, Mode::RWXU)
+        });
+        match made {
+            Ok(()) => self.directories.forget(&item.path),
+            Err(error) => self.io(&item.path, Operation::Create, error),
+        }
+    }
+
+    /// Makes a symlink, FIFO, socket or device, or changes what can be changed without content.
+    pub fn without_content(&self, item: &Item) {
+        let name = item.path.name().unwrap_or_default();
+        let directory = match self.parent(&item.path) {
+            Ok(directory) => directory,
+            Err(error) => return self.io(&item.path, Operation::Create, error),
+        };
+        match item.change {
+            Change::Update(attributes)
+                if !attributes.contains(Attributes::CONTENT) && !attributes.contains(Attributes::LINKS) =>
+            {
+                self.change_metadata(item, &directory, name, attributes);
+            }
+            _ if item.entry.kind == Kind::File => self.separate(item, &directory, name),
+            _ => self.make_special(item, &directory),
+        }
+    }
+
+    fn make_special(&self, item: &Item, directory: &Arc<Directory>) {
+        let entry = &item.entry;
+        let made = Staged::make(&self.directories, directory, |at, name| {
+            if entry.kind == Kind::Symlink {
+                return symlinkat(&entry.target[..], at, name);
+            }
+            let kind = match entry.kind {
+                Kind::Fifo => FileType::Fifo,
+                Kind::Socket => FileType::Socket,
+                Kind::BlockDevice => FileType::BlockDevice,
+                _ => FileType::CharacterDevice,
+            };
+            mknodat(at, name, kind, Mode::RUSR | Mode::WUSR, makedev(entry.device.0, entry.device.1))
+        });
+        let staged = made.and_then(|(staged, ())| Ok((hold(directory.as_fd(), &staged.name)?, staged)));
+        match staged {
+            Ok((fd, staged)) => {
+                self.dress(item, held(&fd), directory, ALL);
+                self.place(staged, item);
+            }
+            Err(error) => self.io(&item.path, Operation::Create, error),
+        }
+    }
+
+    /// Gives a new inode its metadata, and reports what it did not take.
+    fn dress(&self, item: &Item, pinned: Pinned<'_>, directory: &Directory, attributes: Attributes) {
+        let state = if directory.default_acl { XattrState::Some } else { XattrState::None };
+        let mut failures = apply(pinned, &item.entry, attributes, state);
+        let (Pinned::Open(fd) | Pinned::Held(fd)) = pinned;
+        if failures.is_empty() {
+            failures = read_back(fd, &item.entry, attributes);
+        }
+        for (operation, reason) in failures {
+            self.problems.note(&item.path, operation, reason);
+        }
+    }
+
+    /// Finishes a written file and puts it in its place.
+    ///
+    /// # Errors
+    /// [`WriteError`] when the content is not what it should be; nothing was replaced then.
+    pub fn place_file(&self, item: &Item, writer: FileWriter, digest: Option<[u8; 32]>) -> Result<(), WriteError> {
+        let staged = writer.finish(digest)?;
+        if let Some(fd) = &staged.fd {
+            self.dress(item, Pinned::Open(fd.as_fd()), &staged.directory, ALL);
+        }
+        self.place(staged, item);
+        Ok(())
+    }
+
+    /// Renames into place: at once what is new, after a flush what replaces something.
+    fn place(&self, mut staged: Staged, item: &Item) {
+        staged.fd = None;
+        if !self.durable || item.change == Change::Create {
+            return self.rename(staged, item);
+        }
+        let full = self.pending.lock().map(|mut pending| {
+            pending.push((staged, item.clone()));
+            pending.len() >= PENDING_LIMIT
+        });
+        if full.unwrap_or(false) {
+            self.flush();
+        }
+    }
+
+    /// Flushes what is staged, then renames it into place: after a power failure each path is old or new.
+    pub fn flush(&self) {
+        let Ok(pending) = self.pending.lock().map(|mut pending| std::mem::take(&mut *pending)) else { return };
+        if pending.is_empty() {
+            return;
+        }
+        let flushed = self.directories.flush();
+        for (staged, item) in pending {
+            match flushed {
+                Ok(()) => self.rename(staged, &item),
+                Err(error) => self.io(&item.path, Operation::Write, error),
+            }
+        }
+    }
+
+    fn rename(&self, staged: Staged, item: &Item) {
+        let name = item.path.name().unwrap_or_default();
+        let result = self.check_planned(&staged.directory, item).and_then(|()| {
+            let rename = || match item.change {
+                Change::Create => rename_new(staged.directory.as_fd(), &staged.name, name),
+                _ => renameat(&staged.directory, &staged.name[..], &staged.directory, name),
+            };
+            match rename() {
+                Err(Errno::PERM) => {
+                    // An immutable file in the way.
+                    unlock(hold(staged.directory.as_fd(), name)?.as_fd())?;
+                    rename()
+                }
+                other => other,
+            }
+        });
+        match result {
+            Ok(()) => {
+                self.defer_locks(item);
+                staged.settled();
+            }
+            Err(Errno::EXIST) => {
+                self.fail(&item.path, Operation::Rename, "something appeared there since the plan was made");
+            }
+            Err(Errno::STALE) => {
+                self.fail(&item.path, Operation::Rename, "it became something else since the plan was made");
+            }
+            Err(error) => self.io(&item.path, Operation::Rename, error),
+        }
+    }
+
+    /// Looks whether what is about to be replaced is still what the plan says; `ESTALE` when not.
+    ///
+    /// RACE: it may change between this look and the rename. At worst something that a user of the standby made in
+    /// that instant is replaced by what production has there.
+    fn check_planned(&self, directory: &Directory, item: &Item) -> rustix::io::Result<()> {
+        let expected = match item.change {
+            Change::Update(_) => Some(item.entry.kind),
+            Change::Replace(Kind::Directory) | Change::Create => None,
+            Change::Replace(kind) => Some(kind),
+            Change::Delete(kind) => Some(kind),
+        };
+        let Some(expected) = expected else { return Ok(()) };
+        let name = std::ffi::CString::new(item.path.name().unwrap_or_default()).map_err(|_| Errno::INVAL)?;
+        match read_kind(directory.as_fd(), &name) {
+            Ok((kind, _)) if kind == expected => Ok(()),
+            Ok(_) => Err(Errno::STALE),
+            // Gone meanwhile: then nothing is in the way.
+            Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn defer_locks(&self, item: &Item) {
+        let flags = item.entry.flags;
+        if flags & LOCKING_FLAGS != 0 && matches!(item.entry.kind, Kind::File | Kind::Directory) {
+            if let Ok(mut locks) = self.locks.lock() {
+                locks.push((item.path.clone(), flags));
+            }
+        }
+    }
+
+    fn change_metadata(&self, item: &Item, directory: &Arc<Directory>, name: &[u8], attributes: Attributes) {
+        let fd = match hold(directory.as_fd(), name) {
+            Ok(fd) => fd,
+            Err(error) => return self.io(&item.path, Operation::SetMode, error),
+        };
+        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, statx_mask()).and_then(|s| from_statx(&s));
+        let (found, inode) = match stat {
+            Ok(found) => found,
+            Err(error) => return self.io(&item.path, Operation::ReadMetadata, error),
+        };
+        if found.kind != item.entry.kind {
+            return self.fail(&item.path, Operation::SetMode, "it became something else since the plan was made");
+        }
+        if inode.links != item.entry.links.map_or(1, |group| group.members) {
+            // A name appeared that the plan does not know; it may be out of scope. The inode is left to it.
+            return if item.entry.kind == Kind::File {
+                self.separate(item, directory, name);
+            } else {
+                self.make_special(item, directory);
+            };
+        }
+        if found.flags & LOCKING_FLAGS != 0 {
+            if let Err(error) = unlock(fd.as_fd()) {
+                return self.io(&item.path, Operation::SetFlags, error);
+            }
+        }
+        let mut failures = apply(held(&fd), &item.entry, attributes, XattrState::Some);
+        if failures.is_empty() {
+            failures = read_back(fd.as_fd(), &item.entry, attributes);
+        }
+        for (operation, reason) in failures {
+            self.fail(&item.path, operation, reason);
+        }
+        self.defer_locks(item);
+    }
+
+    /// Gives a file an inode of its own with the content it has: it had names that must not change with it.
+    fn separate(&self, item: &Item, directory: &Arc<Directory>, name: &[u8]) {
+        let opened = hold(directory.as_fd(), name).and_then(|fd| {
+            let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, statx_mask())?;
+            let (found, _) = from_statx(&stat)?;
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let open: OwnedFd = openat(rustix::fs::CWD, proc_path(fd.as_fd()), flags, Mode::empty())?;
+            Ok((found, open))
+        });
+        let (found, basis) = match opened {
+            Ok((found, _)) if found.kind != Kind::File || found.size_bytes != item.entry.size_bytes => {
+                return self.fail(&item.path, Operation::Read, "it became something else since the plan was made");
+            }
+            Ok(opened) => opened,
+            Err(error) => return self.io(&item.path, Operation::Read, error),
+        };
+        let written = FileWriter::create(&self.directories, directory, Some(basis))
+            .map_err(WriteError::from)
+            .and_then(|mut writer| {
+                writer.copy_basis(found.size_bytes)?;
+                self.place_file(item, writer, None)
+            });
+        if let Err(error) = written {
+            self.fail(&item.path, Operation::Write, error);
+        }
+    }
+
+    /// Makes a path another name of the item's leader.
+    pub fn link(&self, item: &Item) {
+        let Some(leader) = &item.link_to else { return };
+        if self.has_failed(leader) {
+            return self.fail(&item.path, Operation::Link, format!("{leader}, of which it is a name, has a problem"));
+        }
+        let result = (|| {
+            let from = self.parent(leader)?;
+            let directory = self.parent(&item.path)?;
+            let leader_name = leader.name().ok_or(Errno::INVAL)?;
+            let (staged, ()) = Staged::make(&self.directories, &directory, |at, name| {
+                linkat(&from, leader_name, at, name, AtFlags::empty())
+            })?;
+            Ok(staged)
+        })();
+        match result {
+            Ok(staged) => {
+                let stage = staged.name.clone();
+                let directory = Arc::clone(&staged.directory);
+                self.rename(staged, item);
+                // rename(2) does nothing at all between two names of one inode, and leaves the stage name.
+                let _ = unlinkat(&directory, &stage[..], AtFlags::empty());
+            }
+            Err(error) => self.io(&item.path, Operation::Link, error),
+        }
+    }
+
+    /// Deletes one path; a directory only when it is empty.
+    pub fn delete(&self, item: &Item) {
+        let name = item.path.name().unwrap_or_default();
+        let result = self.parent(&item.path).and_then(|directory| {
+            self.check_planned(&directory, item)?;
+            self.remove(&directory, name, item.entry.kind == Kind::Directory)
+        });
+        match result {
+            // Already gone, perhaps with what it was in.
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                self.fail(&item.path, Operation::Delete, "something appeared in it since the plan was made");
+            }
+            Err(Errno::STALE) => {
+                self.fail(&item.path, Operation::Delete, "it became something else since the plan was made");
+            }
+            Err(error) => self.io(&item.path, Operation::Delete, error),
+        }
+        self.directories.forget(&item.path);
+    }
+
+    fn remove(&self, directory: &Directory, name: &[u8], is_directory: bool) -> rustix::io::Result<()> {
+        let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        match unlinkat(directory, name, flags) {
+            Err(Errno::PERM) => {
+                unlock(hold(directory.as_fd(), name)?.as_fd())?;
+                unlinkat(directory, name, flags)
+            }
+            other => other,
+        }
+    }
+
+    /// Sets a directory's own metadata, after everything in it is done.
+    pub fn finish_directory(&self, item: &Item) {
+        if self.has_failed(&item.path) {
+            return;
+        }
+        let fd: OwnedFd = match self.directories.root.hold_directory(&item.path) {
+            Ok(fd) => fd,
+            Err(error) => return self.io(&item.path, Operation::SetMode, error),
+        };
+        let attributes = match item.change {
+            Change::Update(attributes) => attributes | Attributes::MTIME,
+            _ => ALL,
+        };
+        let mut failures = self.unlock_directory(fd.as_fd(), &item.entry);
+        failures.extend(apply(held(&fd), &item.entry, attributes, XattrState::Some));
+        if failures.is_empty() {
+            failures = read_back(fd.as_fd(), &item.entry, attributes);
+        }
+        for (operation, reason) in failures {
+            self.problems.note(&item.path, operation, reason);
+        }
+        self.defer_locks(item);
+    }
+
+    fn unlock_directory(&self, fd: BorrowedFd<'_>, _entry: &Entry) -> Vec<(Operation, String)> {
+        let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, statx_mask()).and_then(|s| from_statx(&s));
+        let locked = stat.is_ok_and(|(found, _)| found.flags & LOCKING_FLAGS != 0);
+        match if locked { unlock(fd) } else { Ok(()) } {
+            Ok(()) => Vec::new(),
+            Err(error) => vec![(Operation::SetFlags, std::io::Error::from(error).to_string())],
+        }
+    }
+
+    /// Sets the locking flags that had to wait, deepest path first, and flushes if durable.
+    ///
+    /// # Errors
+    /// When the flush fails: then nothing may be called durable.
+    pub fn finish(&self) -> rustix::io::Result<()> {
+        let mut locks = self.locks.lock().map(|mut locks| std::mem::take(&mut *locks)).unwrap_or_default();
+        locks.sort();
+        for (path, flags) in locks.into_iter().rev().filter(|(path, _)| !self.has_failed(path)) {
+            let set = match path.parent() {
+                None => self.directories.root.open_directory(&path),
+                Some(parent) => self
+                    .directories
+                    .root
+                    .hold_directory(&parent)
+                    .and_then(|directory| hold(directory.as_fd(), path.name().unwrap_or_default())),
+            };
+            if let Err(error) = set.and_then(|fd| set_flags(fd.as_fd(), flags)) {
+                self.io(&path, Operation::SetFlags, error);
+            }
+        }
+        if self.durable { self.directories.flush() } else { Ok(()) }
+    }
+}
+
+/// Renames to a name that must be free.
+fn rename_new(directory: BorrowedFd<'_>, from: &[u8], to: &[u8]) -> rustix::io::Result<()> {
+    match renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE) {
+        // A filesystem that does not know the flag.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            linkat(directory, from, directory, to, AtFlags::empty())?;
+            unlinkat(directory, from, AtFlags::empty())
+        }
+        other => other,
+    }
+}

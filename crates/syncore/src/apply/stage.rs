@@ -1,0 +1,272 @@
+//! New files under a stage name.
+//!
+//! Why: a file appears under its final name complete or not at all. It is written beside its place, so that the
+//! rename stays on one filesystem, and it is digested as it is written: what does not come out as the sender said
+//! is thrown away. What can go wrong: the run ends in the middle. A dropped writer removes its file; what a killed
+//! process leaves has a name that the next run recognises.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags, ftruncate, openat, unlinkat};
+use rustix::io::Errno;
+use thiserror::Error;
+
+use super::directory::{Directories, Directory};
+use crate::delta::{ContentHasher, SignatureError, apply_delta};
+use crate::scan::{extents, read_full};
+
+/// Bytes copied from the basis at once.
+const COPY_BYTES: usize = 4 << 20;
+
+/// Why staged content is thrown away.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// Writing failed.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// The result is not what the sender has: the basis changed meanwhile, or truncated sums collided.
+    #[error("the content did not come out as it is on the source")]
+    Mismatch,
+    /// The sender described something impossible.
+    #[error("{0}")]
+    Delta(#[from] SignatureError),
+}
+
+impl From<Errno> for WriteError {
+    fn from(error: Errno) -> Self {
+        Self::Io(error.into())
+    }
+}
+
+/// Something under a stage name, removed when dropped unless it was renamed.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) name: Vec<u8>,
+    pub(crate) fd: Option<OwnedFd>,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.name.is_empty() {
+            // Best effort: the next run finds what is left.
+            let _ = unlinkat(&self.directory, &self.name[..], AtFlags::empty());
+        }
+    }
+}
+
+impl Staged {
+    /// Runs `make` with fresh names until one is free.
+    pub(crate) fn make<T>(
+        directories: &Directories,
+        directory: &Arc<Directory>,
+        make: impl Fn(BorrowedFd<'_>, &[u8]) -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<(Self, T)> {
+        loop {
+            let name = directories.names.next();
+            match make(directory.as_fd(), &name) {
+                Ok(made) => return Ok((Self { directory: Arc::clone(directory), name, fd: None }, made)),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Says that it has its final name now, or is gone.
+    pub(crate) fn settled(mut self) {
+        self.name.clear();
+    }
+}
+
+/// Writes one file from data, holes, copies and patches.
+#[derive(Debug)]
+pub struct FileWriter {
+    staged: Staged,
+    fd: OwnedFd,
+    basis: Option<OwnedFd>,
+    hasher: ContentHasher,
+    position: u64,
+    /// Whether the file ends in a hole that nothing has given a length yet.
+    open_end: bool,
+    buffer: Vec<u8>,
+    /// Bytes that came from the basis.
+    pub copied_bytes: u64,
+    /// Bytes that came as themselves.
+    pub literal_bytes: u64,
+}
+
+impl FileWriter {
+    /// Begins a file in `directory`, perhaps to be built from `basis`.
+    ///
+    /// # Errors
+    /// Whatever creating it says.
+    pub fn create(
+        directories: &Directories,
+        directory: &Arc<Directory>,
+        basis: Option<OwnedFd>,
+    ) -> rustix::io::Result<Self> {
+        let (staged, fd) = Staged::make(directories, directory, |at, name| {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(at, name, flags, Mode::RUSR | Mode::WUSR)
+        })?;
+        Ok(Self {
+            staged,
+            fd,
+            basis,
+            hasher: ContentHasher::default(),
+            position: 0,
+            open_end: false,
+            buffer: Vec::new(),
+            copied_bytes: 0,
+            literal_bytes: 0,
+        })
+    }
+
+    /// Writes bytes without digesting them: for small files, whose digest was checked before.
+    ///
+    /// # Errors
+    /// [`WriteError::Io`].
+    pub fn raw_data(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        write_full(self.fd.as_fd(), bytes, self.position)?;
+        self.position += bytes.len() as u64;
+        self.open_end = false;
+        self.literal_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// [`WriteError::Io`].
+    pub fn data(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.hasher.data(bytes);
+        self.raw_data(bytes)
+    }
+
+    /// Adds a hole.
+    ///
+    /// # Errors
+    /// [`WriteError::Mismatch`] when the file would become impossibly long.
+    pub fn hole(&mut self, length: u64) -> Result<(), WriteError> {
+        self.hasher.hole(length);
+        self.position = self.position.checked_add(length).ok_or(WriteError::Mismatch)?;
+        self.open_end = true;
+        Ok(())
+    }
+
+    /// Adds bytes of the basis.
+    ///
+    /// # Errors
+    /// [`WriteError::Mismatch`] when the basis does not have them, [`WriteError::Io`].
+    pub fn copy(&mut self, mut offset: u64, length: u64) -> Result<(), WriteError> {
+        let mut left = length;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(COPY_BYTES);
+            buffer.resize(want, 0);
+            let basis = self.basis.as_ref().ok_or(WriteError::Mismatch)?;
+            if read_full(basis.as_fd(), &mut buffer, offset)? < want {
+                return Err(WriteError::Mismatch);
+            }
+            self.hasher.data(&buffer);
+            write_full(self.fd.as_fd(), &buffer, self.position)?;
+            self.position += want as u64;
+            offset += want as u64;
+            left -= want as u64;
+        }
+        self.buffer = buffer;
+        self.open_end = false;
+        self.copied_bytes += length;
+        Ok(())
+    }
+
+    /// Adds what `delta` makes of a region of the basis.
+    ///
+    /// # Errors
+    /// [`WriteError`] when it does not make `length` bytes.
+    pub fn patch(&mut self, offset: u64, region_length: u32, length: u32, delta: &[u8]) -> Result<(), WriteError> {
+        let region = self.region(offset, region_length)?;
+        let made = apply_delta(&region, delta, length as usize)?;
+        self.data(&made)?;
+        let literal = (delta.len() as u64).min(made.len() as u64);
+        self.literal_bytes -= made.len() as u64 - literal;
+        self.copied_bytes += made.len() as u64 - literal;
+        Ok(())
+    }
+
+    /// Reads a region of the basis, at most 4 MiB.
+    ///
+    /// # Errors
+    /// [`WriteError::Mismatch`] when there is no basis, [`WriteError::Io`].
+    pub fn region(&self, offset: u64, length: u32) -> Result<Vec<u8>, WriteError> {
+        let basis = self.basis.as_ref().ok_or(WriteError::Mismatch)?;
+        let mut region = vec![0; (length as usize).min(COPY_BYTES)];
+        let read = read_full(basis.as_fd(), &mut region, offset)?;
+        region.truncate(read);
+        Ok(region)
+    }
+
+    /// Copies the whole basis, hole by hole: the same content in an inode of its own.
+    pub(crate) fn copy_basis(&mut self, length: u64) -> Result<(), WriteError> {
+        let basis = self.basis.as_ref().ok_or(WriteError::Mismatch)?;
+        for extent in extents(basis.as_fd(), length)? {
+            if extent.offset > self.position {
+                self.hole(extent.offset - self.position)?;
+            }
+            self.copy(extent.offset, extent.length)?;
+        }
+        if self.position < length {
+            self.hole(length - self.position)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the file and checks it against the sender's digest, if there is one to check.
+    ///
+    /// # Errors
+    /// [`WriteError::Mismatch`], [`WriteError::Io`].
+    pub(crate) fn finish(mut self, digest: Option<[u8; 32]>) -> Result<Staged, WriteError> {
+        if digest.is_some_and(|digest| digest != self.hasher.finish()) {
+            return Err(WriteError::Mismatch);
+        }
+        if self.open_end {
+            ftruncate(&self.fd, self.position)?;
+        }
+        self.staged.fd = Some(self.fd);
+        Ok(self.staged)
+    }
+
+    /// What was written so far, for a file that fits memory.
+    ///
+    /// # Errors
+    /// Whatever pread(2) says.
+    pub(crate) fn read_back(&self) -> rustix::io::Result<Vec<u8>> {
+        let mut content = vec![0; usize::try_from(self.position).unwrap_or(0)];
+        let read = read_full(self.fd.as_fd(), &mut content, 0)?;
+        content.truncate(read);
+        Ok(content)
+    }
+
+    /// How long the file is so far.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+}
+
+fn write_full(fd: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<(), WriteError> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(fd, bytes, offset) {
+            Ok(0) => return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                offset += written as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! What both ends agree on before anything is scanned: rules, boundaries, and whether the run makes sense at all.
+//!
+//! Why: both ends must leave out the same paths, or equal trees look different and protected ones look deletable. The
+//! initiator decides from the facts of both ends. What can go wrong: an unmounted or emptied source that looks like
+//! a reason to delete everything; such a run is refused here.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::rules::{Rule, RuleSet, Scope};
+use crate::scan::{Boundaries, Mount, Root, mounts_below};
+use crate::session::{Job, SessionError};
+use crate::tree::RelPath;
+use crate::wire::{Facts, Start};
+
+/// Where the standby's own protections are, below its root.
+pub(crate) const STANDBY_FILE: &str = "etc/clonetool/standby.toml";
+
+/// What this end knows of `root`.
+pub(crate) fn facts(root: &Root, rules: Vec<Rule>) -> Facts {
+    let mut entries = 0;
+    if let Ok(directory) = root.open_directory(&RelPath::root()) {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut names = rustix::fs::RawDir::new(&directory, &mut buffer);
+        while let Some(Ok(name)) = names.next() {
+            entries += u32::from(!matches!(name.file_name().to_bytes(), b"." | b".." | b"lost+found"));
+            if entries > 0 {
+                break;
+            }
+        }
+    }
+    let read = |path: &str| std::fs::read(path).unwrap_or_default();
+    let mut boot_id = read("/proc/sys/kernel/random/boot_id");
+    // Containers share a kernel, but the same path means another directory in another mount namespace.
+    if let Ok(namespace) = std::fs::read_link("/proc/self/ns/mnt") {
+        boot_id.extend_from_slice(namespace.as_os_str().as_bytes());
+    }
+    Facts {
+        root: root.canonical_path().unwrap_or_default(),
+        boot_id,
+        mounts: mounts_below(root),
+        rules,
+        empty: entries == 0,
+    }
+}
+
+/// Opens a root, saying what is wrong with it in words.
+pub(crate) fn open_root(path: &Path, role: &'static str) -> Result<Root, SessionError> {
+    Root::open(path).map_err(|error| SessionError::Root {
+        role,
+        path: crate::tree::escape(path.as_os_str().as_bytes()),
+        reason: std::io::Error::from(error).to_string(),
+    })
+}
+
+/// Decides what the run is to do, or why it must not.
+pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) -> Result<Start, SessionError> {
+    let options = &job.options;
+    let mut rules = job.rules.clone();
+    rules.extend(standby.rules.iter().cloned());
+    let compiled = RuleSet::compile(rules.clone())?;
+    let boundaries = boundaries(job, source, standby);
+    check_inside(&compiled, &boundaries, source, standby, options.delete)?;
+    if options.refuse_unlisted_filesystems {
+        check_filesystems(&compiled, &boundaries, source, standby)?;
+    }
+    if source.empty && !standby.empty && options.delete {
+        return Err(SessionError::Refused(
+            "the source root is empty and the destination is not: is the source mounted?".to_owned(),
+        ));
+    }
+    Ok(Start {
+        rules,
+        boundaries,
+        checksum: options.checksum,
+        delete: options.delete,
+        durable: options.durable,
+        in_place: options.in_place,
+        delta,
+    })
+}
+
+fn boundaries(job: &Job, source: &Facts, standby: &Facts) -> Boundaries {
+    let mut boundaries = Boundaries {
+        one_file_system: job.options.one_file_system,
+        also: job.options.also.iter().cloned().collect(),
+        ..Boundaries::default()
+    };
+    let entered = |mount: &Mount| {
+        mount.is_local() && (!boundaries.one_file_system || boundaries.also.contains(&mount.path))
+    };
+    let open: Vec<&RelPath> = source.mounts.iter().filter(|mount| entered(mount)).map(|mount| &mount.path).collect();
+    let closed = source.mounts.iter().filter(|mount| !entered(mount));
+    // What is mounted on the standby is its own, unless the source has a filesystem in the same place.
+    let foreign = standby.mounts.iter().filter(|mount| !mount.is_local() || !open.contains(&&mount.path));
+    boundaries.barriers = closed.chain(foreign).map(|mount| mount.path.clone()).collect();
+    boundaries
+}
+
+/// Refuses a destination that the walk of the source reaches, and a source that the destination's deletions reach.
+fn check_inside(
+    rules: &RuleSet,
+    boundaries: &Boundaries,
+    source: &Facts,
+    standby: &Facts,
+    delete: bool,
+) -> Result<(), SessionError> {
+    if source.boot_id.is_empty() || source.boot_id != standby.boot_id {
+        return Ok(());
+    }
+    let below = |inner: &Facts, outer: &Facts| {
+        let (inner, outer) = (RelPath::from_absolute(&inner.root).ok()?, RelPath::from_absolute(&outer.root).ok()?);
+        if !inner.starts_with(&outer) {
+            return None;
+        }
+        RelPath::from_absolute(&inner.as_bytes()[outer.as_bytes().len()..]).ok()
+    };
+    let reached = below(standby, source).is_some_and(|path| reaches(rules, boundaries, &path));
+    let reaching = delete && below(source, standby).is_some_and(|path| reaches(rules, boundaries, &path));
+    if reached || reaching {
+        return Err(SessionError::DestinationInsideSource {
+            source_root: crate::tree::escape(&source.root),
+            destination_root: crate::tree::escape(&standby.root),
+        });
+    }
+    Ok(())
+}
+
+/// Whether a walk under these rules and boundaries comes to the directory `path`.
+fn reaches(rules: &RuleSet, boundaries: &Boundaries, path: &RelPath) -> bool {
+    let mut at = RelPath::root();
+    let (mut cursor, _) = rules.root();
+    for name in path.components() {
+        at = at.join(name);
+        let (decision, below) = rules.enter(&cursor, name, true);
+        if boundaries.barriers.contains(&at) || matches!(decision.scope, Scope::Out | Scope::Empty) {
+            return false;
+        }
+        let Some(below) = below else { return false };
+        cursor = below;
+    }
+    true
+}
+
+/// Refuses a source filesystem that is neither listed nor excluded, and a listed one that is not mounted on both
+/// ends: what is not mounted is not empty.
+fn check_filesystems(
+    rules: &RuleSet,
+    boundaries: &Boundaries,
+    source: &Facts,
+    standby: &Facts,
+) -> Result<(), SessionError> {
+    for mount in source.mounts.iter().filter(|mount| mount.is_local() && !boundaries.also.contains(&mount.path)) {
+        let decision = rules.decide(&mount.path, true);
+        if decision.scope == Scope::In && !matches!(mount.kind.as_str(), "tmpfs" | "overlay" | "squashfs") {
+            return Err(SessionError::Refused(format!(
+                "the {} filesystem at {} on the source is in scope but not listed: add it to source.also or exclude it",
+                mount.kind, mount.path
+            )));
+        }
+    }
+    for path in &boundaries.also {
+        for (end, mounts) in [("source", &source.mounts), ("standby", &standby.mounts)] {
+            if !mounts.iter().any(|mount| mount.path == *path) {
+                return Err(SessionError::Refused(format!(
+                    "{path} is listed as a filesystem but not mounted on the {end}"
+                )));
+            }
+        }
+    }
+    Ok(())
+}

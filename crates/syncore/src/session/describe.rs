@@ -1,0 +1,174 @@
+//! The receiver's answers to the sender's questions about the standby.
+//!
+//! Why: the sender plans, but only the receiver sees the standby. What can go wrong: the sender may ask anything;
+//! every path is opened below the root without following links, and only names in scope are described.
+
+use crate::plan::{Line, Listed, bucket_bits, bucket_digests, bucket_of};
+use crate::rules::Scope;
+use crate::scan::{Detail, Named, Seen, Snapshot, View};
+use crate::session::listing::{Listing, links_of, list, read};
+use crate::tree::{Kind, RelPath, hash_name};
+use crate::wire::{Answer, Question, WireError};
+
+/// How many lines, entries or paths go into one message at most; far below a frame.
+const LINES_PER_MESSAGE: usize = 16 * 1024;
+const PATHS_PER_MESSAGE: usize = 100;
+
+/// About how many bytes of entries go into one message.
+const ENTRY_BYTES_PER_MESSAGE: usize = 256 * 1024;
+
+/// Describes the standby as it was scanned.
+pub(crate) struct Describer<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) snapshot: &'a Snapshot,
+}
+
+/// Takes one part of an answer; true when more follows.
+type Emit<'a> = dyn FnMut(Answer, bool) -> Result<(), WireError> + 'a;
+
+impl Describer<'_> {
+    /// Answers one question in parts.
+    ///
+    /// # Errors
+    /// Only what `emit` returns: what cannot be read is an answer, too.
+    pub(crate) fn answer(&self, question: &Question, emit: &mut Emit<'_>) -> Result<(), WireError> {
+        match question {
+            Question::Lines(path) => match list(self.view, self.snapshot, path) {
+                Ok(listing) => match bucket_bits(listing.rows.len()) {
+                    Some(bits) => emit_buckets(&listing.lines(), bits, emit),
+                    None => emit_lines(listing.lines(), emit),
+                },
+                Err(_) => emit(Answer::Gone, false),
+            },
+            Question::Buckets(path, bits, wanted) => match list(self.view, self.snapshot, path) {
+                Ok(listing) => {
+                    let mut lines = listing.lines();
+                    lines.retain(|line| wanted.binary_search(&bucket_of(line, *bits)).is_ok());
+                    emit_lines(lines, emit)
+                }
+                Err(_) => emit(Answer::Gone, false),
+            },
+            Question::Entries(path, names) => self.entries(path, names, emit),
+            Question::Tree(path) => {
+                let mut paths = self.tree(path);
+                while paths.len() > PATHS_PER_MESSAGE {
+                    let rest = paths.split_off(PATHS_PER_MESSAGE);
+                    emit(Answer::Tree(std::mem::replace(&mut paths, rest)), true)?;
+                }
+                emit(Answer::Tree(paths), false)
+            }
+        }
+    }
+
+    fn entries(&self, path: &RelPath, names: &[[u8; 8]], emit: &mut Emit<'_>) -> Result<(), WireError> {
+        let wanted: std::collections::HashSet<u64> = names.iter().map(|name| u64::from_be_bytes(*name)).collect();
+        let select = |name: &[u8]| wanted.is_empty() || wanted.contains(&hash_name(name));
+        let mut found: Vec<Listed> = Vec::new();
+        if path.is_root() && select(b"") {
+            let root = self.view.read_root(&mut crate::scan::Scratch::default());
+            found.extend(root.ok().map(|named| self.listed(named)));
+        }
+        // Names that cannot be read are left out; the scan has reported them.
+        let _ = read(self.view, path, Detail::Full, &select, &mut |seen| {
+            if let Seen::Named(named) = seen {
+                found.push(self.listed(*named));
+            }
+        });
+        let mut part = Vec::new();
+        let mut bytes = 0;
+        for listed in found {
+            bytes += 128 + listed.name.len() + listed.entry.target.len();
+            bytes += listed.entry.xattrs.iter().map(|x| x.name.len() + x.value.len()).sum::<usize>();
+            if bytes > ENTRY_BYTES_PER_MESSAGE && !part.is_empty() {
+                emit(Answer::Entries(std::mem::take(&mut part)), true)?;
+                bytes = 0;
+            }
+            part.push(listed);
+        }
+        emit(Answer::Entries(part), false)
+    }
+
+    fn listed(&self, named: Named) -> Listed {
+        let mut entry = named.entry;
+        entry.links = links_of(self.snapshot, entry.kind, named.scope, &named.inode);
+        let (major, minor) = named.inode.identity.device;
+        Listed {
+            name: named.name.into_bytes(),
+            in_scope: named.scope == Scope::In,
+            entered: named.below.is_some(),
+            entry,
+            inode: hash_name(format!("{major}:{minor}:{}", named.inode.identity.inode).as_bytes()),
+            links: named.inode.links,
+        }
+    }
+
+    /// Everything at and below `path`, in order, with what may go. A directory stays when anything in it does.
+    fn tree(&self, path: &RelPath) -> Vec<(RelPath, Kind, bool)> {
+        let mut found: Vec<(RelPath, Kind, bool)> = vec![(path.clone(), Kind::Directory, true)];
+        let mut stays: Vec<RelPath> = Vec::new();
+        let mut pending = vec![path.clone()];
+        while let Some(directory) = pending.pop() {
+            let listed = read(self.view, &directory, Detail::Quick, &|_| true, &mut |seen| match seen {
+                Seen::Named(named) if named.scope == Scope::In => {
+                    let path = directory.join(named.name.to_bytes());
+                    match (named.entry.kind, named.below.is_some()) {
+                        (Kind::Directory, true) => pending.push(path.clone()),
+                        (Kind::Directory, false) => stays.push(path.clone()),
+                        _ => {}
+                    }
+                    found.push((path, named.entry.kind, true));
+                }
+                Seen::Named(named) => {
+                    if named.below.is_some() {
+                        // Out of scope itself, it stays; what is in scope below it goes with the rest.
+                        pending.push(directory.join(named.name.to_bytes()));
+                    }
+                    stays.push(directory.join(named.name.to_bytes()));
+                }
+                Seen::Out(name, _) | Seen::Unreadable(name, _) => stays.push(directory.join(name.to_bytes())),
+                Seen::Leftover(_) => {}
+            });
+            if listed.is_err() {
+                stays.push(directory);
+            }
+        }
+        let mut kept = std::collections::HashSet::new();
+        for path in stays {
+            let mut at = Some(path);
+            while let Some(path) = at {
+                let parent = path.parent();
+                if !kept.insert(path) {
+                    break;
+                }
+                at = parent;
+            }
+        }
+        for (path, _, may_go) in &mut found {
+            *may_go = !kept.contains(path);
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    }
+}
+
+fn emit_lines(mut lines: Vec<Line>, emit: &mut Emit<'_>) -> Result<(), WireError> {
+    while lines.len() > LINES_PER_MESSAGE {
+        let rest = lines.split_off(LINES_PER_MESSAGE);
+        emit(Answer::Lines(std::mem::replace(&mut lines, rest)), true)?;
+    }
+    emit(Answer::Lines(lines), false)
+}
+
+fn emit_buckets(lines: &[Line], bits: u8, emit: &mut Emit<'_>) -> Result<(), WireError> {
+    let digests = bucket_digests(lines, bits);
+    let mut parts = digests.chunks(LINES_PER_MESSAGE).peekable();
+    while let Some(part) = parts.next() {
+        emit(Answer::Buckets(bits, part.to_vec()), parts.peek().is_some())?;
+    }
+    Ok(())
+}
+
+/// The rows of `listing` in these buckets; the sender's counterpart of [`Question::Buckets`].
+pub(crate) fn retain_buckets(listing: &mut Listing, bits: u8, wanted: &[u32]) {
+    listing.rows.retain(|row| wanted.binary_search(&bucket_of(&row.line, bits)).is_ok());
+}

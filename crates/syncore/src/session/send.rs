@@ -1,0 +1,575 @@
+//! The sender's side of the transfer: reads what the plan needs and sends it over the content lanes.
+//!
+//! Why: reading, digesting, compressing and sending overlap, and no file waits for another's round trip. Small files
+//! travel many to a message; large ones have a lane to themselves until they end. What can go wrong: the source
+//! lives. What is read is looked at before and after; what will not hold still is a problem, and the standby keeps
+//! what it has.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Condvar, Mutex};
+
+use crate::apply::Problems;
+use crate::delta::{BlockSums, ContentHasher, Extent, RegionSignature, Segment, find_unchanged};
+use crate::monitor::Monitor;
+use crate::plan::{Item, Plan};
+use crate::problem::Operation;
+use crate::scan::{OpenFile, READ_ATTEMPTS, Stability, View, extents, open_file, read_full};
+use crate::session::auth::PasswordLock;
+use crate::session::planner::is_delta_item;
+use crate::session::{SessionError, unexpected};
+use crate::tree::RelPath;
+use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, Outgoing, SmallFile, WireError};
+
+/// Files up to this length travel in batches.
+const SMALL_BYTES: u64 = 128 * 1024;
+
+/// About how much content goes into one batch.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// How many files go into one batch at most.
+const BATCH_FILES: usize = 256;
+
+/// Bytes of one [`Message::Data`].
+const DATA_BYTES: usize = 256 * 1024;
+
+/// How many jobs may wait for a lane before the feeder waits, too.
+const JOBS_WAITING: usize = 8;
+
+/// How many regions are refined by one message, and how many bytes they have together at most.
+const REFINE_REGIONS: usize = 256;
+const REFINE_BYTES: u64 = 16 << 20;
+
+/// Something for a lane to do.
+enum Job {
+    Small(Vec<(u32, Item)>),
+    Large(u32, Box<Item>),
+    Delta(u32, Box<Item>, BlockSums),
+    /// The auth set, read under one lock.
+    AuthSet(Vec<(u32, Item)>),
+}
+
+/// Jobs for the lanes. The plan's own are pushed as long as few wait; what the peer asks for always has room.
+#[derive(Default)]
+struct Queue {
+    state: Mutex<(VecDeque<Job>, bool)>,
+    changed: Condvar,
+}
+
+impl Queue {
+    fn push(&self, job: Job, wait: bool) {
+        let Ok(mut state) = self.state.lock() else { return };
+        while wait && state.0.len() >= JOBS_WAITING && !state.1 {
+            match self.changed.wait(state) {
+                Ok(waited) => state = waited,
+                Err(_) => return,
+            }
+        }
+        state.0.push_back(job);
+        self.changed.notify_all();
+    }
+
+    fn close(&self) {
+        if let Ok(mut state) = self.state.lock() {
+            state.1 = true;
+        }
+        self.changed.notify_all();
+    }
+
+    fn pop(&self) -> Option<Job> {
+        let mut state = self.state.lock().ok()?;
+        loop {
+            if let Some(job) = state.0.pop_front() {
+                self.changed.notify_all();
+                return Some(job);
+            }
+            if state.1 {
+                return None;
+            }
+            state = self.changed.wait(state).ok()?;
+        }
+    }
+}
+
+/// What all lanes share.
+pub(crate) struct Transfer<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) plan: &'a Plan,
+    pub(crate) delta: bool,
+    pub(crate) problems: &'a Problems,
+    pub(crate) monitor: &'a dyn Monitor,
+}
+
+impl Transfer<'_> {
+    /// Sends all content that the plan needs, and returns when the receiver has settled every item.
+    ///
+    /// # Errors
+    /// When the connection fails, or the receiver gives up.
+    pub(crate) fn run(&self, outgoing: &Outgoing, lanes: &mut [Incoming]) -> Result<(), SessionError> {
+        let queue = Queue::default();
+        let Some((control, content)) = lanes.split_first_mut() else { return Ok(()) };
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.feed(&queue));
+            let workers: Vec<_> = (1..=CONTENT_LANES)
+                .zip(content)
+                .map(|(number, incoming)| {
+                    let (queue, outgoing) = (&queue, outgoing.clone());
+                    scope.spawn(move || {
+                        let lane = Lane { transfer: self, number, outgoing, incoming, parent: None };
+                        let result = lane.work(queue);
+                        if result.is_err() {
+                            queue.close();
+                        }
+                        result
+                    })
+                })
+                .collect();
+            let result = self.answer(control, &queue);
+            queue.close();
+            let mut failed = result.err();
+            for worker in workers {
+                if let Ok(Err(error)) = worker.join() {
+                    failed.get_or_insert(SessionError::Wire(error));
+                }
+            }
+            failed.map_or(Ok(()), Err)
+        })
+    }
+
+    /// Makes jobs of the plan's items.
+    fn feed(&self, queue: &Queue) {
+        let (mut batch, mut batch_bytes, mut auth) = (Vec::new(), 0, Vec::new());
+        for (number, item) in (0..).zip(self.plan.items()) {
+            if !item.needs_content() {
+                continue;
+            }
+            if self.view.rules.decide(&item.path, false).auth_set {
+                auth.push((number, item));
+            } else if is_delta_item(&item, self.delta) {
+                // Waits for its basis.
+            } else if item.entry.size_bytes > SMALL_BYTES {
+                queue.push(Job::Large(number, Box::new(item)), true);
+            } else {
+                batch_bytes += usize::try_from(item.entry.size_bytes).unwrap_or(BATCH_BYTES);
+                batch.push((number, item));
+                if batch_bytes >= BATCH_BYTES || batch.len() >= BATCH_FILES {
+                    queue.push(Job::Small(std::mem::take(&mut batch)), true);
+                    batch_bytes = 0;
+                }
+            }
+        }
+        if !batch.is_empty() {
+            queue.push(Job::Small(batch), true);
+        }
+        if !auth.is_empty() {
+            queue.push(Job::AuthSet(auth), true);
+        }
+    }
+
+    /// Takes what the receiver asks for, until it says that everything is settled.
+    fn answer(&self, control: &mut Incoming, queue: &Queue) -> Result<(), SessionError> {
+        let mut collecting: HashMap<u32, BlockSums> = HashMap::new();
+        let mut waiting: HashMap<u32, Item> = (0..)
+            .zip(self.plan.items())
+            .filter(|(_, item)| is_delta_item(item, self.delta))
+            .collect();
+        loop {
+            match control.receive(self.monitor)? {
+                Message::Basis(number, part, more) => {
+                    let sums = collecting.entry(number).or_default();
+                    sums.append(part);
+                    if more {
+                        continue;
+                    }
+                    let sums = collecting.remove(&number).unwrap_or_default();
+                    // Asked for again: it did not come out right the first time.
+                    let again = || self.plan.items().nth(number as usize).filter(Item::needs_content);
+                    let Some(item) = waiting.remove(&number).or_else(again) else {
+                        return Err(WireError::Protocol(format!("a basis for item {number}")).into());
+                    };
+                    queue.push(Job::Delta(number, Box::new(item), sums), false);
+                }
+                Message::Settled => return Ok(()),
+                Message::Problems(problems) => problems.into_iter().for_each(|problem| {
+                    self.monitor.problem(&problem);
+                    self.problems.add(problem);
+                }),
+                other => return Err(unexpected(other)),
+            }
+        }
+    }
+}
+
+/// One content lane.
+struct Lane<'a> {
+    transfer: &'a Transfer<'a>,
+    number: u8,
+    outgoing: Outgoing,
+    incoming: &'a mut Incoming,
+    /// The directory of the last file, held for its neighbours.
+    parent: Option<(RelPath, OwnedFd)>,
+}
+
+/// How reading a file ended.
+enum Outcome {
+    Sent,
+    /// It changed while it was read.
+    Moved,
+}
+
+impl Lane<'_> {
+    fn work(mut self, queue: &Queue) -> Result<(), WireError> {
+        while let Some(job) = queue.pop() {
+            if self.transfer.monitor.cancelled() {
+                return Err(WireError::Cancelled);
+            }
+            match job {
+                Job::Small(files) => self.small(files)?,
+                Job::Large(number, item) => self.large(number, &item, &BlockSums::default())?,
+                Job::Delta(number, item, sums) => self.large(number, &item, &sums)?,
+                Job::AuthSet(files) => self.auth_set(files)?,
+            }
+        }
+        self.send(Message::LaneEnd)
+    }
+
+    fn send(&mut self, message: Message) -> Result<(), WireError> {
+        self.outgoing.send(self.number, message)
+    }
+
+    fn open(&mut self, path: &RelPath) -> rustix::io::Result<OwnedFd> {
+        let parent = path.parent().unwrap_or_default();
+        let directory = match self.parent.take() {
+            Some((held, fd)) if held == parent => fd,
+            _ => self.transfer.view.root.hold_directory(&parent)?,
+        };
+        let name = std::ffi::CString::new(path.name().unwrap_or_default()).map_err(|_| rustix::io::Errno::INVAL)?;
+        let file = open_file(directory.as_fd(), &name);
+        self.parent = Some((parent, directory));
+        file
+    }
+
+    fn abandon(&mut self, number: u32, item: &Item, reason: impl std::fmt::Display) -> Result<(), WireError> {
+        self.transfer.problems.note(&item.path, Operation::Read, reason);
+        self.send(Message::Abandon(number))
+    }
+
+    fn small(&mut self, files: Vec<(u32, Item)>) -> Result<(), WireError> {
+        let mut batch = Vec::new();
+        let mut batch_bytes = 0;
+        for (number, item) in files {
+            match self.read_small(number, &item) {
+                Ok(Some(file)) => {
+                    self.transfer.monitor.transferred(file.content.len() as u64);
+                    self.transfer.monitor.changed(&item.path, &item.change);
+                    // A file may have grown since it was planned; the frame's limit holds all the same.
+                    if batch_bytes + file.content.len() > 2 * BATCH_BYTES {
+                        self.send(Message::Files(std::mem::take(&mut batch)))?;
+                        batch_bytes = 0;
+                    }
+                    batch_bytes += file.content.len();
+                    batch.push(file);
+                }
+                Ok(None) => self.large(number, &item, &BlockSums::default())?,
+                Err(error) => self.abandon(number, &item, std::io::Error::from(error))?,
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.send(Message::Files(batch)) }
+    }
+
+    /// Reads a small file whole; none when it has to travel as a large one.
+    fn read_small(&mut self, number: u32, item: &Item) -> rustix::io::Result<Option<SmallFile>> {
+        for _ in 0..READ_ATTEMPTS {
+            let fd = self.open(&item.path)?;
+            let before = Stability::of(fd.as_fd())?;
+            if before.size_bytes > SMALL_BYTES || before.sparse {
+                return Ok(None);
+            }
+            let mut content = vec![0; usize::try_from(before.size_bytes).unwrap_or(0)];
+            let read = read_full(fd.as_fd(), &mut content, 0)?;
+            if read == content.len() && Stability::of(fd.as_fd())?.same_as(&before) {
+                let mut hash = [0; 16];
+                hash.copy_from_slice(&blake3::hash(&content).as_bytes()[..16]);
+                return Ok(Some(SmallFile { item: number, mtime: before.mtime, hash, content }));
+            }
+        }
+        // It will not hold still: as a large file it is read once more and judged there.
+        Ok(None)
+    }
+
+    fn large(&mut self, number: u32, item: &Item, sums: &BlockSums) -> Result<(), WireError> {
+        let mut sums = sums;
+        let whole = BlockSums::default();
+        for _ in 0..READ_ATTEMPTS {
+            let read = self.open(&item.path).map_err(std::io::Error::from).and_then(|fd| {
+                let before = Stability::of(fd.as_fd())?;
+                let extents = extents(fd.as_fd(), before.size_bytes)?;
+                Ok((fd, before, extents))
+            });
+            let outcome = match read {
+                Ok((fd, before, extents)) => self.large_once(number, &fd, before, &extents, sums)?,
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(Outcome::Sent) => {
+                    self.transfer.monitor.changed(&item.path, &item.change);
+                    return Ok(());
+                }
+                Ok(Outcome::Moved) => sums = &whole,
+                Err(error) => return self.abandon(number, item, error),
+            }
+        }
+        self.abandon(number, item, "it changed each time while it was read; the standby keeps what it has")
+    }
+
+    /// Sends one file; the inner result is the file's, the outer one the connection's.
+    fn large_once(
+        &mut self,
+        number: u32,
+        fd: &OwnedFd,
+        before: Stability,
+        extents: &[Extent],
+        sums: &BlockSums,
+    ) -> Result<std::io::Result<Outcome>, WireError> {
+        let source = OpenFile(fd.as_fd());
+        self.send(Message::Begin { item: number, size_bytes: before.size_bytes, mtime: before.mtime })?;
+        let digest = if sums.length == 0 {
+            self.send_whole(source, extents, before.size_bytes)?
+        } else {
+            match find_unchanged(&source, extents, before.size_bytes, sums) {
+                Ok((segments, digest)) => {
+                    self.send_segments(number, source, &segments, sums)?.map(|()| digest)
+                }
+                Err(error) => Err(error),
+            }
+        };
+        let digest = match digest {
+            Ok(digest) => digest,
+            // It became shorter under our hands.
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(Ok(Outcome::Moved)),
+            Err(error) => return Ok(Err(error)),
+        };
+        match Stability::of(fd.as_fd()) {
+            Ok(after) if after.same_as(&before) || after.only_grew_since(&before) => {
+                self.send(Message::End(digest))?;
+                Ok(Ok(Outcome::Sent))
+            }
+            Ok(_) => Ok(Ok(Outcome::Moved)),
+            Err(error) => Ok(Err(error.into())),
+        }
+    }
+
+    fn send_whole(
+        &mut self,
+        source: OpenFile<'_>,
+        extents: &[Extent],
+        length: u64,
+    ) -> Result<std::io::Result<[u8; 32]>, WireError> {
+        let mut hasher = ContentHasher::default();
+        let mut position = 0;
+        for extent in extents {
+            if extent.offset > position {
+                hasher.hole(extent.offset - position);
+                self.send(Message::Hole(extent.offset - position))?;
+            }
+            if let Err(error) = self.send_data(source, extent.offset, extent.length, &mut |data| hasher.data(data))? {
+                return Ok(Err(error));
+            }
+            position = extent.offset + extent.length;
+        }
+        if position < length {
+            hasher.hole(length - position);
+            self.send(Message::Hole(length - position))?;
+        }
+        Ok(Ok(hasher.finish()))
+    }
+
+    fn send_data(
+        &mut self,
+        source: OpenFile<'_>,
+        offset: u64,
+        length: u64,
+        each: &mut dyn FnMut(&[u8]),
+    ) -> Result<std::io::Result<()>, WireError> {
+        let (mut position, end) = (offset, offset + length);
+        while position < end {
+            let want = usize::try_from(end - position).unwrap_or(usize::MAX).min(DATA_BYTES);
+            let mut data = vec![0; want];
+            match read_full(source.0, &mut data, position) {
+                Ok(read) if read == want => {}
+                Ok(_) => return Ok(Err(std::io::ErrorKind::UnexpectedEof.into())),
+                Err(error) => return Ok(Err(error.into())),
+            }
+            each(&data);
+            self.transfer.monitor.transferred(want as u64);
+            self.send(Message::Data(data))?;
+            position += want as u64;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Sends the segments in order, with the regions of several gaps refined ahead of them.
+    fn send_segments(
+        &mut self,
+        number: u32,
+        source: OpenFile<'_>,
+        segments: &[Segment],
+        sums: &BlockSums,
+    ) -> Result<std::io::Result<()>, WireError> {
+        let mut ahead = Refinements::new(number, if sums.fine.is_some() { &[] } else { segments });
+        for segment in segments {
+            let sent = match *segment {
+                Segment::Copy { basis, length, .. } => {
+                    self.transfer.monitor.transferred(length);
+                    self.send(Message::Copy(basis, length))?;
+                    Ok(())
+                }
+                Segment::Hole { length } => {
+                    self.send(Message::Hole(length))?;
+                    Ok(())
+                }
+                Segment::Gap { offset, length, region: None } => {
+                    self.send_data(source, offset, length, &mut |_| ())?
+                }
+                Segment::Gap { offset, length, region: Some(region) } => {
+                    let (region, signature) = match &sums.fine {
+                        // It covers the whole of a short basis.
+                        Some(fine) => ((0, u32::try_from(sums.length).unwrap_or(u32::MAX)), fine.clone()),
+                        None => (region, ahead.next(self)?),
+                    };
+                    self.send_patch(source, offset, length, region, &signature)?
+                }
+            };
+            if sent.is_err() {
+                // What was asked for still comes; it is taken, so that the lane is clear for the next file.
+                ahead.drain(self)?;
+                return Ok(sent);
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn send_patch(
+        &mut self,
+        source: OpenFile<'_>,
+        offset: u64,
+        length: u64,
+        region: (u64, u32),
+        signature: &RegionSignature,
+    ) -> Result<std::io::Result<()>, WireError> {
+        let mut data = vec![0; usize::try_from(length).unwrap_or(0)];
+        match read_full(source.0, &mut data, offset) {
+            Ok(read) if read == data.len() => {}
+            Ok(_) => return Ok(Err(std::io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => return Ok(Err(error.into())),
+        }
+        let delta = signature.diff(&data).map_err(|e| WireError::Protocol(e.to_string()))?;
+        match delta {
+            // A frame must hold it; what is that long has little in common with the region anyway.
+            Some(delta) if delta.len() <= 2 * DATA_BYTES => {
+                self.transfer.monitor.transferred(length);
+                let made = u32::try_from(length).unwrap_or(u32::MAX);
+                self.send(Message::Patch(region.0, region.1, made, delta))?;
+                Ok(Ok(()))
+            }
+            _ => self.send_data(source, offset, length, &mut |_| ()),
+        }
+    }
+
+    /// Reads the auth set under the password lock, and sends it file by file; the receiver holds them back until all
+    /// are there.
+    fn auth_set(&mut self, files: Vec<(u32, Item)>) -> Result<(), WireError> {
+        let lock = PasswordLock::take(&self.transfer.view.root);
+        match lock {
+            Ok(_held) => {
+                for (number, item) in &files {
+                    self.large(*number, item, &BlockSums::default())?;
+                }
+            }
+            Err(error) => {
+                for (number, item) in &files {
+                    self.abandon(*number, item, format!("the password files are locked: {error}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Asks for the signatures of a file's gaps, two messages ahead of their use.
+struct Refinements {
+    number: u32,
+    batches: VecDeque<Vec<(u64, u32)>>,
+    outstanding: VecDeque<usize>,
+    ready: VecDeque<RegionSignature>,
+}
+
+impl Refinements {
+    fn new(number: u32, segments: &[Segment]) -> Self {
+        let mut batches: VecDeque<Vec<(u64, u32)>> = VecDeque::new();
+        let mut bytes = 0;
+        for segment in segments {
+            let Segment::Gap { region: Some(region), .. } = segment else { continue };
+            match batches.back_mut() {
+                Some(batch) if batch.len() < REFINE_REGIONS && bytes < REFINE_BYTES => batch.push(*region),
+                _ => {
+                    batches.push_back(vec![*region]);
+                    bytes = 0;
+                }
+            }
+            bytes += u64::from(region.1);
+        }
+        Self { number, batches, outstanding: VecDeque::new(), ready: VecDeque::new() }
+    }
+
+    fn next(&mut self, lane: &mut Lane<'_>) -> Result<RegionSignature, WireError> {
+        while self.outstanding.len() < 2 {
+            let Some(batch) = self.batches.pop_front() else { break };
+            self.outstanding.push_back(batch.len());
+            lane.send(Message::Refine(self.number, batch))?;
+        }
+        if self.ready.is_empty() {
+            self.receive(lane)?;
+        }
+        self.ready.pop_front().ok_or_else(|| WireError::Protocol("too few signatures".to_owned()))
+    }
+
+    fn receive(&mut self, lane: &mut Lane<'_>) -> Result<(), WireError> {
+        let Some(expected) = self.outstanding.pop_front() else { return Ok(()) };
+        let mut received = 0;
+        loop {
+            match lane.incoming.receive(lane.transfer.monitor)? {
+                Message::Refined(signatures, more) => {
+                    received += signatures.len();
+                    self.ready.extend(signatures);
+                    if received > expected || (!more && received < expected) {
+                        return Err(WireError::Protocol("the number of signatures is wrong".to_owned()));
+                    }
+                    if !more {
+                        return Ok(());
+                    }
+                }
+                _ => return Err(WireError::Protocol("no signatures".to_owned())),
+            }
+        }
+    }
+
+    fn drain(&mut self, lane: &mut Lane<'_>) -> Result<(), WireError> {
+        while !self.outstanding.is_empty() {
+            self.receive(lane)?;
+        }
+        Ok(())
+    }
+}
+
+/// Sends problems in messages that fit a frame.
+pub(crate) fn send_problems(outgoing: &mut Outgoing, problems: Vec<crate::problem::Problem>) -> Result<(), WireError> {
+    let mut problems = problems;
+    while !problems.is_empty() {
+        let rest = problems.split_off(problems.len().min(64));
+        outgoing.send(CONTROL, Message::Problems(problems))?;
+        problems = rest;
+    }
+    Ok(())
+}
+
