@@ -204,7 +204,7 @@ pub struct Decision<'a> {
 #[non_exhaustive]
 pub enum RuleError {
     /// A pattern that is none.
-    #[error("{file}:{line}: bad pattern {pattern}: {reason}")]
+    #[error("{}: bad pattern {pattern}: {reason}", place(file, *line))]
     Pattern {
         /// File.
         file: String,
@@ -215,4 +215,17 @@ pub enum RuleError {
         /// Why.
         reason: String,
     },
+    /// More rules than anybody writes; they come from peers too.
+    #[error("{count} rules, the limit is {limit}")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+}
+
+/// File and line, as [`Origin`] shows them.
+fn place(file: &str, line: u32) -> String {
+    Origin { file: file.to_string(), line }.to_string()
 }

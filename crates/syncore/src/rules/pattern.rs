@@ -17,6 +17,9 @@ const GLOB_LIMIT_BYTES: usize = 1024;
 /// Deepest nesting of `{}`; each level is a level of recursion in whoever compiles it.
 const BRACE_DEPTH_LIMIT: usize = 8;
 
+/// Most `**` in one pattern; each is a place that a walk may have to carry on.
+const ANY_DEPTH_LIMIT: usize = 16;
+
 /// What matches one name, or any number of directories.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -70,6 +73,9 @@ impl Pattern {
             } else if !matches!(steps.last(), Some(Step::AnyDepth)) {
                 steps.push(Step::AnyDepth);
             }
+        }
+        if steps.iter().filter(|step| matches!(step, Step::AnyDepth)).count() > ANY_DEPTH_LIMIT {
+            return Err(format!("it has more than {ANY_DEPTH_LIMIT} `**`"));
         }
         if matches!(steps.last(), Some(Step::AnyDepth)) {
             // What ends in `**` means everything inside, not the directory itself.
@@ -210,6 +216,8 @@ mod tests {
         }
         assert!(Pattern::parse(&[&b"/"[..], &[b'x'; 256]].concat()).is_err());
         assert!(Pattern::parse(&[&b"/*"[..], &[b'x'; 1024]].concat()).is_err());
+        assert!(Pattern::parse("/**/a".repeat(17).as_bytes()).is_err());
+        assert!(Pattern::parse("/**/a".repeat(16).as_bytes()).is_ok());
         assert!(Pattern::parse(b"/\xff\xfe/").is_ok());
     }
 

@@ -12,6 +12,9 @@ use super::trie::{Place, Trie};
 use super::{Action, Class, Decision, Rule, RuleError, Scope};
 use crate::tree::{RelPath, escape};
 
+/// More rules than this are refused: each wildcard costs memory, and a peer may have sent them.
+const RULES_LIMIT: usize = 10_000;
+
 /// Compiled rules.
 ///
 /// ```
@@ -85,6 +88,9 @@ impl RuleSet {
     /// # Errors
     /// [`RuleError`], see there.
     pub fn compile(rules: Vec<Rule>) -> Result<Self, RuleError> {
+        if rules.len() > RULES_LIMIT {
+            return Err(RuleError::TooMany { count: rules.len(), limit: RULES_LIMIT });
+        }
         let mut trie = Trie::new();
         let mut facts = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {

@@ -193,6 +193,11 @@ fn names_are_bytes() {
 fn an_error_names_the_line_and_the_pattern() {
     let error = RuleSet::compile(rules(&[(IN, "/"), (EX, "/a/../b")])).unwrap_err();
     assert_eq!(error.to_string(), "test.toml:2: bad pattern /a/../b: the path has a '.' or '..' component");
+    let bad = Rule { origin: Origin { file: "command line".into(), line: 0 }, ..rule(0, EX, "/[") };
+    let error = RuleSet::compile(vec![bad]).unwrap_err().to_string();
+    assert!(error.starts_with("command line: bad pattern /[: "), "{error}");
+    let many = vec![rule(1, EX, "/a"); 10_001];
+    assert_eq!(RuleSet::compile(many).unwrap_err().to_string(), "10001 rules, the limit is 10000");
 }
 
 #[test]
@@ -314,7 +319,30 @@ fn compare(
     Ok(())
 }
 
+#[test]
+fn a_very_deep_pattern_is_only_deep() {
+    let deep = "/a".repeat(200_000);
+    let set = compile(&[(IN, &deep), (A, "/a")]);
+    scopes(&set, &[("/", Scope::Implied), ("/a/", Scope::Out), ("/b", Scope::Out)]);
+    assert_eq!(set.never_matching().len(), 1);
+}
+
 proptest! {
+    #[test]
+    fn no_pattern_of_a_peer_ends_the_program(
+        pattern in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..40),
+            prop::collection::vec(prop::sample::select(b"a{},*?!/^[]\\-\xc3\xa9".to_vec()), 0..24),
+        ],
+        name in "[a{},é-]{1,4}",
+    ) {
+        let list = vec![Rule { pattern, ..rule(1, IN, "") }];
+        if let Ok(set) = RuleSet::compile(list) {
+            let _ = set.decide(&RelPath::new(name).unwrap(), true);
+            let _ = set.never_matching();
+        }
+    }
+
     #[test]
     fn agrees_with_the_sentence(list in prop::collection::vec((an_action(), a_pattern()), 0..9)) {
         let list: Vec<Rule> =
