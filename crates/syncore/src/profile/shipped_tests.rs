@@ -215,7 +215,8 @@ fn a_move_takes_accounts_and_history_along_but_no_running_database() {
         assert_eq!(scope(&set, path), Scope::Out, "{path}");
     }
     // As its own comment shows.
-    let own = "extends = [\"linux-migrate\"]\n[[row]]\npath = \"/var/lib/postgresql\"\nclass = \"S\"\nwhat = \"database\"\nsource = \"pg_ctl(1)\"\n";
+    let own = "extends = [\"linux-migrate\"]\n[[row]]\npath = \"/var/lib/postgresql\"\nclass = \"S\"\n\
+               what = \"database\"\nsource = \"pg_ctl(1)\"\n";
     let last = RuleSet::compile(Profile::parse("last.toml", own, &|_| None).unwrap().rules()).unwrap();
     assert_eq!(scope(&last, "/var/lib/postgresql/15/main/PG_VERSION"), Scope::In);
 }

@@ -275,6 +275,11 @@ fn an_action() -> impl Strategy<Value = Action> {
     ]
 }
 
+/// Rules whose line is their place in the list.
+fn numbered(list: &[(Action, String)]) -> Vec<Rule> {
+    (0..).zip(list).map(|(line, (action, pattern))| rule(line, *action, pattern)).collect()
+}
+
 /// Every path of up to four components over the alphabet of the patterns.
 fn every_path() -> Vec<String> {
     let mut all = vec!["/".to_string()];
@@ -345,8 +350,7 @@ proptest! {
 
     #[test]
     fn agrees_with_the_sentence(list in prop::collection::vec((an_action(), a_pattern()), 0..9)) {
-        let list: Vec<Rule> =
-            list.iter().enumerate().map(|(i, (action, pattern))| rule(u32::try_from(i).unwrap(), *action, pattern)).collect();
+        let list = numbered(&list);
         let set = RuleSet::compile(list.clone()).unwrap();
         let sentence = naive::Sentence::new(&list);
         let paths = every_path();
@@ -379,8 +383,7 @@ proptest! {
 
     #[test]
     fn what_is_reported_as_without_effect_has_none(list in prop::collection::vec((an_action(), a_pattern()), 0..9)) {
-        let list: Vec<Rule> =
-            list.iter().enumerate().map(|(i, (action, pattern))| rule(u32::try_from(i).unwrap(), *action, pattern)).collect();
+        let list = numbered(&list);
         let set = RuleSet::compile(list.clone()).unwrap();
         let sentence = naive::Sentence::new(&list);
         for unreachable in set.never_matching() {
