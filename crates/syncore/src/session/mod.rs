@@ -5,16 +5,30 @@
 //! end that trusts the other. The sender reads only what the rules put in scope below its root; the receiver
 //! judges every item of the plan by its own rules before it accepts the plan.
 
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::monitor::Monitor;
+mod agree;
+mod auth;
+mod describe;
+mod listing;
+mod planner;
+mod receive;
+mod receiver;
+mod send;
+mod sender;
+
+use crate::monitor::{Monitor, Phase};
 use crate::plan::{Plan, PlanId, Totals};
 use crate::problem::Problem;
 use crate::rules::Rule;
-use crate::wire::{Compression, Remote, TransportError, WireError};
+use crate::wire::{
+    CONTROL, Compression, Connection, Facts, Failure, Message, Open, Part, Remote, TransportError, WireError, connect,
+};
 
 /// One end of a run.
 #[derive(Debug, Clone)]
@@ -22,7 +36,7 @@ pub enum Location {
     /// A directory on this host.
     Local(PathBuf),
     /// A directory on another host, reached through a transport.
-    Remote(Remote, PathBuf),
+    Remote(Box<Remote>, PathBuf),
 }
 
 /// How to run; the default is what `clonetool clone` does without options.
@@ -38,6 +52,9 @@ pub struct Options {
     pub one_file_system: bool,
     /// Filesystems below the root that are crossed into although `one_file_system` is set.
     pub also: Vec<crate::tree::RelPath>,
+    /// Refuse to run while a local filesystem of the source is in scope but not listed in `also`, or a listed one is
+    /// not mounted on both ends.
+    pub refuse_unlisted_filesystems: bool,
     /// Flush to stable storage before success is reported.
     pub durable: bool,
     /// Write changed blocks into the existing file instead of building a new one.
@@ -58,6 +75,7 @@ impl Default for Options {
             checksum: false,
             one_file_system: false,
             also: Vec::new(),
+            refuse_unlisted_filesystems: false,
             durable: true,
             in_place: false,
             compression: Compression::Auto,
@@ -181,14 +199,161 @@ pub struct AgentLimits {
 ///
 /// `approve` sees the finished plan before anything is changed; a dry run shows it the plan, too, and ends there.
 ///
+/// ```
+/// use syncore::monitor::Silent;
+/// use syncore::session::{Approval, Job, Location, Options, run};
+/// # let temp = tempfile::tempdir()?;
+/// # let (source, standby) = (temp.path().join("source"), temp.path().join("standby"));
+/// # std::fs::create_dir(&source)?;
+/// # std::fs::create_dir(&standby)?;
+/// # std::fs::write(source.join("motd"), "hello")?;
+/// let job = Job {
+///     source: Location::Local(source),
+///     destination: Location::Local(standby.clone()),
+///     rules: Vec::new(),
+///     options: Options::default(),
+/// };
+/// let report = run(&job, &mut |_plan| Approval::Run, &Silent)?;
+/// assert_eq!(report.totals.created, 1);
+/// assert_eq!(std::fs::read(standby.join("motd"))?, b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`SessionError`] when the run as a whole could not go on. Problems of single paths are in the report.
 pub fn run(
-    _job: &Job,
-    _approve: &mut dyn FnMut(&Plan) -> Approval,
-    _monitor: &dyn Monitor,
+    job: &Job,
+    approve: &mut dyn FnMut(&Plan) -> Approval,
+    monitor: &dyn Monitor,
 ) -> Result<Report, SessionError> {
-    Err(SessionError::BothRemote)
+    monitor.phase(Phase::Connect);
+    match (&job.source, &job.destination) {
+        (Location::Remote(..), Location::Remote(..)) => Err(SessionError::BothRemote),
+        (Location::Local(source), Location::Local(destination)) => run_local(job, source, destination, approve, monitor),
+        (Location::Local(source), Location::Remote(remote, path)) => {
+            let sender = sender::Sender::open(source)?;
+            run_remote(job, remote, path, Part::Receiver, monitor, |connection, peer| {
+                let start = agree::decide(job, sender.facts(), peer, true)?;
+                connection.outgoing.send(CONTROL, Message::Start(start.clone()))?;
+                sender.run(connection, start, Some((job.options.dry_run, approve)), monitor)
+            })
+        }
+        (Location::Remote(remote, path), Location::Local(destination)) => {
+            let receiver = receiver::Receiving::open(destination, job.options.dry_run)?;
+            run_remote(job, remote, path, Part::Sender, monitor, |connection, peer| {
+                let start = agree::decide(job, peer, receiver.facts(), true)?;
+                connection.outgoing.send(CONTROL, Message::Start(start.clone()))?;
+                receiver.run(connection, start, Some((job.options.dry_run, approve)), monitor)
+            })
+        }
+    }
+}
+
+/// An initiator's say: whether it is a dry run, and what decides otherwise.
+pub(crate) type Say<'a> = Option<(bool, &'a mut dyn FnMut(&Plan) -> Approval)>;
+
+/// Asks the initiator; true to carry the plan out, false to end here.
+///
+/// # Errors
+/// [`SessionError::Refused`] when the answer is no.
+pub(crate) fn ask(say: &mut Say<'_>, plan: &Plan, monitor: &dyn Monitor) -> Result<bool, SessionError> {
+    monitor.planned(plan.len() as u64, plan.totals().content_bytes);
+    let Some((dry_run, approve)) = say else { return Ok(true) };
+    match approve(plan) {
+        Approval::Refuse(reason) => Err(SessionError::Refused(reason)),
+        Approval::Run => Ok(!*dry_run),
+    }
+}
+
+fn run_local(
+    job: &Job,
+    source: &Path,
+    destination: &Path,
+    approve: &mut dyn FnMut(&Plan) -> Approval,
+    monitor: &dyn Monitor,
+) -> Result<Report, SessionError> {
+    let sender = sender::Sender::open(source)?;
+    let receiver = receiver::Receiving::open(destination, job.options.dry_run)?;
+    let start = agree::decide(job, sender.facts(), receiver.facts(), false)?;
+    let (mut here, mut there) = Connection::pair();
+    std::thread::scope(|scope| {
+        let receiving = {
+            let start = start.clone();
+            let quiet = Peer(monitor);
+            scope.spawn(move || {
+                let result = receiver.run(&mut there, start, None, &quiet);
+                if let Err(error) = &result {
+                    report_failure(&mut there, error);
+                }
+                result
+            })
+        };
+        let result = sender.run(&mut here, start, Some((job.options.dry_run, approve)), monitor);
+        drop(here);
+        match (result, receiving.join()) {
+            // The receiver's own words are better than what the sender heard of them.
+            (Err(SessionError::Peer(_) | SessionError::Wire(WireError::Lost(_))), Ok(Err(error))) => Err(error),
+            (result, _) => result,
+        }
+    })
+}
+
+/// The monitor of the other end of a local run: what both ends would say is said once, by the sender.
+struct Peer<'a>(&'a dyn Monitor);
+
+impl Monitor for Peer<'_> {
+    fn scanned(&self, entries: u64) {
+        self.0.scanned(entries);
+    }
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}
+
+/// Connects to an agent and runs one end here against it.
+fn run_remote(
+    job: &Job,
+    remote: &Remote,
+    path: &Path,
+    part: Part,
+    monitor: &dyn Monitor,
+    run: impl FnOnce(&mut Connection, &Facts) -> Result<Report, SessionError>,
+) -> Result<Report, SessionError> {
+    let options = &job.options;
+    let stream = connect(remote)?;
+    let mut connection =
+        Connection::over(stream, options.compression, options.bandwidth_limit, options.timeout).map_err(|error| {
+            match error {
+                WireError::Transport(error) => SessionError::Transport(error),
+                other => SessionError::Wire(other),
+            }
+        })?;
+    let traffic = Arc::clone(&connection.traffic);
+    let root = path.as_os_str().as_bytes().to_vec();
+    let open = Message::Open(Open { part, root, dry_run: options.dry_run });
+    let result = connection.outgoing.send(CONTROL, open).map_err(SessionError::from).and_then(|()| {
+        match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
+            Message::Opened(facts) => {
+                let result = run(&mut connection, &facts);
+                if let Err(error) = &result {
+                    report_failure(&mut connection, error);
+                }
+                result
+            }
+            other => Err(unexpected(other)),
+        }
+    });
+    let transport = connection.close();
+    match (result, transport) {
+        // The transport knows better why the connection went away.
+        (Err(SessionError::Wire(WireError::Lost(_))), Some(error)) => Err(SessionError::Transport(error)),
+        (Ok(mut report), _) => {
+            report.wire_sent_bytes = traffic.sent_bytes();
+            report.wire_received_bytes = traffic.received_bytes();
+            Ok(report)
+        }
+        (result, _) => result,
+    }
 }
 
 /// Serves one run as the remote end, on a byte stream in each direction; what `clonetool agent` does.
@@ -196,10 +361,108 @@ pub fn run(
 /// # Errors
 /// [`SessionError`] when the run as a whole could not go on; the initiator has been told, if it could be.
 pub fn serve(
-    _reader: Box<dyn std::io::Read + Send>,
-    _writer: Box<dyn std::io::Write + Send>,
-    _limits: &AgentLimits,
-    _monitor: &dyn Monitor,
+    reader: Box<dyn std::io::Read + Send>,
+    writer: Box<dyn std::io::Write + Send>,
+    limits: &AgentLimits,
+    monitor: &dyn Monitor,
 ) -> Result<(), SessionError> {
-    Err(SessionError::BothRemote)
+    let stream = crate::wire::ByteStream { reader, writer, finish: Box::new(|| None) };
+    let timeout = Options::default().timeout;
+    let mut connection = Connection::over(stream, Compression::Auto, None, timeout)?;
+    let result = serve_on(&mut connection, limits, monitor);
+    if let Err(error) = &result {
+        report_failure(&mut connection, error);
+    }
+    connection.close();
+    result.map(|_| ())
+}
+
+fn serve_on(connection: &mut Connection, limits: &AgentLimits, monitor: &dyn Monitor) -> Result<Report, SessionError> {
+    let open = match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
+        Message::Open(open) => open,
+        other => return Err(unexpected(other)),
+    };
+    let path = PathBuf::from(std::ffi::OsString::from_vec(open.root));
+    let path = confine(&path, limits)?;
+    match open.part {
+        Part::Sender => {
+            let sender = sender::Sender::open(&path)?;
+            connection.outgoing.send(CONTROL, Message::Opened(sender.facts().clone()))?;
+            let Some(start) = receive_start(connection, monitor)? else { return Ok(Report::default()) };
+            sender.run(connection, start, None, monitor)
+        }
+        Part::Receiver if limits.read_only && !open.dry_run => {
+            Err(SessionError::Refused("this agent only reads".to_owned()))
+        }
+        Part::Receiver => {
+            let receiver = receiver::Receiving::open(&path, open.dry_run)?;
+            connection.outgoing.send(CONTROL, Message::Opened(receiver.facts().clone()))?;
+            let Some(start) = receive_start(connection, monitor)? else { return Ok(Report::default()) };
+            receiver.run(connection, start, None, monitor)
+        }
+    }
+}
+
+/// Waits for the start; none when the initiator decided against it.
+fn receive_start(
+    connection: &mut Connection,
+    monitor: &dyn Monitor,
+) -> Result<Option<crate::wire::Start>, SessionError> {
+    match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
+        Message::Start(start) => Ok(Some(start)),
+        Message::Failed(..) => Ok(None),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// Turns a path outside the agent's root away. Both are resolved first; the root that is opened is then the resolved
+/// path, so that a link changed in between leads nowhere else.
+fn confine(path: &Path, limits: &AgentLimits) -> Result<PathBuf, SessionError> {
+    let Some(root) = &limits.root else { return Ok(path.to_owned()) };
+    let resolve = |path: &Path| {
+        path.canonicalize().map_err(|error| SessionError::Root {
+            role: "root",
+            path: crate::tree::escape(path.as_os_str().as_bytes()),
+            reason: error.to_string(),
+        })
+    };
+    let (root, path) = (resolve(root)?, resolve(path)?);
+    if path.starts_with(&root) {
+        return Ok(path);
+    }
+    Err(SessionError::Refused(format!("this agent serves only {}", crate::tree::escape(root.as_os_str().as_bytes()))))
+}
+
+/// Tells the peer why this end gives up, as far as it can still be told.
+fn report_failure(connection: &mut Connection, error: &SessionError) {
+    let kind = match error {
+        // It told us, or cannot be told.
+        SessionError::Peer(_) | SessionError::Wire(WireError::Lost(_) | WireError::Timeout { .. }) => return,
+        SessionError::Refused(_) => Failure::Refused,
+        SessionError::Busy(_) => Failure::Busy,
+        SessionError::Root { .. } => Failure::Root,
+        _ => Failure::Failed,
+    };
+    let text = match error {
+        SessionError::Refused(reason) | SessionError::Busy(reason) => reason.clone(),
+        other => other.to_string(),
+    };
+    // Nothing is left to be done when this fails, too.
+    let _ = connection.outgoing.send(CONTROL, Message::Failed(kind, text));
+}
+
+/// The error for a message that does not belong here: what the peer says of its own failure, or nonsense.
+pub(crate) fn unexpected(message: Message) -> SessionError {
+    match message {
+        Message::Failed(Failure::Refused, text) => SessionError::Refused(text),
+        Message::Failed(Failure::Busy, text) => SessionError::Busy(text),
+        Message::Failed(Failure::Root | Failure::Failed, text) => SessionError::Peer(text),
+        other => SessionError::Wire(WireError::Protocol(format!("an unexpected message: {}", name_of(&other)))),
+    }
+}
+
+/// The name of a message's kind, without what is in it.
+pub(crate) fn name_of(message: &Message) -> String {
+    let debug = format!("{message:.0?}");
+    debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
 }

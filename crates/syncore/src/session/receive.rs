@@ -17,7 +17,7 @@ use crate::monitor::Monitor;
 use crate::plan::{Change, Item, Plan};
 use crate::problem::Operation;
 use crate::rules::Scope;
-use crate::scan::{OpenFile, Stability, View};
+use crate::scan::{OpenFile, Root, Stability, View};
 use crate::session::auth::{PasswordLock, defect};
 use crate::session::planner::is_delta_item;
 use crate::session::SessionError;
@@ -560,13 +560,13 @@ impl Lane<'_> {
 
 /// Takes the exclusive lock of a standby root (flock(2) on the directory itself, so nothing is created); it is held as
 /// long as the descriptor.
-pub(crate) fn lock_root(view: &View) -> Result<OwnedFd, SessionError> {
-    let path = crate::tree::escape(view.root.path().as_os_str().as_encoded_bytes());
+pub(crate) fn lock_root(root: &Root) -> Result<OwnedFd, SessionError> {
+    let path = crate::tree::escape(root.path().as_os_str().as_encoded_bytes());
     let fatal = |error: rustix::io::Errno| SessionError::Fatal {
         operation: "lock the standby root",
         reason: std::io::Error::from(error).to_string(),
     };
-    let fd = view.root.open_directory(&RelPath::root()).map_err(fatal)?;
+    let fd = root.open_directory(&RelPath::root()).map_err(fatal)?;
     match rustix::fs::flock(&fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(fd),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(SessionError::Busy(path)),

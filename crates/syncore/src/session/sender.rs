@@ -1,0 +1,176 @@
+//! The sending end of one run, whoever started it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::apply::Problems;
+use crate::monitor::{Monitor, Phase};
+use crate::plan::Plan;
+use crate::problem::{Operation, Problem};
+use crate::rules::{RuleSet, Scope};
+use crate::scan::{Root, Snapshot, View, scan};
+use crate::session::planner::Planner;
+use crate::session::send::{Transfer, send_problems};
+use crate::session::{Report, Say, SessionError, agree, ask, unexpected};
+use crate::wire::{CONTROL, Connection, Facts, Message, Start};
+
+/// Bytes of encoded plan in one message.
+const PLAN_PART_BYTES: usize = 128 * 1024;
+
+/// A source root, open and looked at.
+pub(crate) struct Sender {
+    root: Arc<Root>,
+    facts: Facts,
+}
+
+impl Sender {
+    pub(crate) fn open(path: &Path) -> Result<Self, SessionError> {
+        let root = agree::open_root(path, "source")?;
+        let facts = agree::facts(&root, Vec::new());
+        Ok(Self { root: Arc::new(root), facts })
+    }
+
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Scans, compares, plans, asks the initiator if that is this end, and sends.
+    pub(crate) fn run(
+        &self,
+        connection: &mut Connection,
+        start: Start,
+        mut say: Say<'_>,
+        monitor: &dyn Monitor,
+    ) -> Result<Report, SessionError> {
+        monitor.phase(Phase::Scan);
+        let view = View {
+            root: Arc::clone(&self.root),
+            rules: Arc::new(RuleSet::compile(start.rules)?),
+            boundaries: Arc::new(start.boundaries),
+            checksum: start.checksum,
+        };
+        let snapshot = scan_root(&view, monitor)?;
+        let problems = Problems::default();
+        snapshot.problems.iter().cloned().for_each(|problem| problems.add(problem));
+        self.foreign_mounts(&view, &problems, monitor);
+        let mut report = Report { entries_scanned: snapshot.entries, ..Report::default() };
+        let standby_digest = loop {
+            match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
+                Message::Scanned { digest, entries, protected } => {
+                    report.entries_scanned += entries;
+                    report.protected = protected;
+                    break digest;
+                }
+                Message::Problems(theirs) => note_all(&problems, theirs, monitor),
+                other => return Err(unexpected(other)),
+            }
+        };
+        let mut plan = Plan::default();
+        if standby_digest != snapshot.digest() {
+            let planner = Planner::new(&view, &snapshot, start.delete, monitor);
+            let found;
+            (plan, found) = planner.plan(&mut connection.outgoing, &mut connection.lanes[usize::from(CONTROL)])?;
+            note_all(&problems, found, monitor);
+        }
+        report.plan = (!plan.is_empty()).then(|| plan.id());
+        report.totals = plan.totals();
+        let initiator = say.is_some();
+        if !ask(&mut say, &plan, monitor)? {
+            connection.outgoing.send(CONTROL, Message::Decision(false))?;
+            report.problems = sorted(problems.take());
+            return Ok(report);
+        }
+        monitor.phase(Phase::Transfer);
+        if !initiator {
+            // Before the plan, so that they are part of what the initiator decides on.
+            send_problems(&mut connection.outgoing, problems.take())?;
+        }
+        for part in plan.pieces(PLAN_PART_BYTES) {
+            connection.outgoing.send(CONTROL, Message::PlanPart(part.to_vec()))?;
+        }
+        connection.outgoing.send(CONTROL, Message::PlanEnd { id: plan.id(), entries: snapshot.entries })?;
+        if !plan.is_empty() {
+            match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
+                Message::Decision(true) => {}
+                Message::Decision(false) => return Ok(report),
+                other => return Err(unexpected(other)),
+            }
+            if plan.items().any(|item| item.needs_content()) {
+                let transfer = Transfer { view: &view, plan: &plan, delta: start.delta, problems: &problems, monitor };
+                transfer.run(&connection.outgoing, &mut connection.lanes)?;
+            }
+        }
+        let mut mine = problems.take();
+        if !initiator {
+            send_problems(&mut connection.outgoing, std::mem::take(&mut mine))?;
+        }
+        connection.outgoing.send(CONTROL, Message::LaneEnd)?;
+        monitor.phase(Phase::Finish);
+        loop {
+            match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
+                Message::Problems(theirs) => {
+                    theirs.iter().for_each(|problem| monitor.problem(problem));
+                    mine.extend(theirs);
+                }
+                Message::Finished { literal_bytes, copied_bytes } => {
+                    (report.literal_bytes, report.copied_bytes) = (literal_bytes, copied_bytes);
+                    break;
+                }
+                other => return Err(unexpected(other)),
+            }
+        }
+        report.problems = sorted(mine);
+        Ok(report)
+    }
+
+    /// Reports directories that hold something here but cannot be copied into, because the standby has another
+    /// filesystem mounted there.
+    fn foreign_mounts(&self, view: &View, problems: &Problems, monitor: &dyn Monitor) {
+        for path in &view.boundaries.barriers {
+            let own = self.facts.mounts.iter().any(|mount| mount.path == *path);
+            if own || view.rules.decide(path, true).scope != Scope::In {
+                continue;
+            }
+            let Ok(directory) = view.root.open_directory(path) else { continue };
+            let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+            let mut names = rustix::fs::RawDir::new(&directory, &mut buffer);
+            let mut empty = true;
+            while let Some(Ok(name)) = names.next() {
+                empty &= matches!(name.file_name().to_bytes(), b"." | b"..");
+            }
+            if !empty {
+                let reason = "another filesystem is mounted there on the standby; what is in it here was not copied";
+                let problem = Problem::new(path, Operation::Protect, reason);
+                monitor.problem(&problem);
+                problems.add(problem);
+            }
+        }
+    }
+}
+
+/// Scans a whole root.
+pub(crate) fn scan_root(view: &View, monitor: &dyn Monitor) -> Result<Snapshot, SessionError> {
+    match scan(view, monitor) {
+        Ok(Some(snapshot)) => Ok(snapshot),
+        Ok(None) => Err(SessionError::Cancelled),
+        Err(error) => Err(SessionError::Fatal {
+            operation: "read the root directory",
+            reason: std::io::Error::from(error).to_string(),
+        }),
+    }
+}
+
+/// Collects problems and tells the monitor of them.
+pub(crate) fn note_all(problems: &Problems, found: Vec<Problem>, monitor: &dyn Monitor) {
+    for problem in found {
+        monitor.problem(&problem);
+        problems.add(problem);
+    }
+}
+
+/// In path order, each once.
+pub(crate) fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by(|a, b| (&a.path, &a.reason).cmp(&(&b.path, &b.reason)));
+    problems.dedup();
+    problems
+}
