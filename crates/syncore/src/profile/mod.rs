@@ -1,1 +1,266 @@
-//! (stub)
+//! Profiles and catalogues: what to sync, where to, and what belongs to the standby.
+//!
+//! Why: the run that nobody watches obeys a file that somebody wrote a year ago. What can go wrong: a key that is
+//! misspelt, or that this version does not obey yet, and a run that quietly does something else. So an unknown
+//! key is an error with its line and a suggestion, and [`Profile::not_built_yet`] names what must stop a run.
+//!
+//! A profile extends catalogues and other profiles by name. Names are looked up by the caller first, who knows
+//! where a host keeps its profiles, and then among the shipped ones.
+
+mod document;
+mod error;
+mod merge;
+mod shipped;
+mod times;
+
+#[cfg(test)]
+mod shipped_tests;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::rules::{Action, Class, Origin, Rule, RuleSet};
+use crate::tree::RelPath;
+use document::{StandbyDocument, Text};
+pub use error::ProfileError;
+pub use shipped::{catalogues, shipped};
+
+/// Gives the text of the profile or catalogue of a name that the host itself keeps; none where it keeps none.
+pub type Resolver<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// A profile, with everything it extends.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// As it was asked for.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// What is read.
+    pub source: Source,
+    /// What is changed.
+    pub standby: Standby,
+    /// What is deleted.
+    pub delete: Delete,
+    /// How changes become visible.
+    pub commit: Commit,
+    /// When it runs.
+    pub schedule: Schedule,
+    /// What must hold before a run.
+    pub gates: Vec<Gate>,
+    /// The catalogue: the class of every known path, in order of growing precedence.
+    pub rows: Vec<Row>,
+    rules: Vec<Rule>,
+    not_built: Vec<NotBuiltYet>,
+}
+
+/// What is read: `[source]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The source root; `/` by default.
+    pub root: PathBuf,
+    /// Whether the walk stays on the root's filesystem; true by default.
+    pub one_file_system: bool,
+    /// Filesystems below the root that are entered all the same.
+    pub also: Vec<RelPath>,
+}
+
+/// What is changed: `[standby]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standby {
+    /// The host as ssh understands it; none for a path on this host.
+    pub address: Option<String>,
+    /// The standby root; `/` by default.
+    pub root: PathBuf,
+    /// How to reach it.
+    pub transport: Transport,
+}
+
+/// How the other host is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// The system's ssh if there is one, else the built-in one.
+    #[default]
+    Auto,
+    /// The system's ssh.
+    Ssh,
+    /// The built-in ssh.
+    Ssh2,
+}
+
+/// What is deleted: `[delete]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Delete {
+    /// Whether what is in scope on the standby and not on the source is deleted; false by default.
+    pub enabled: bool,
+    /// Above how many deletions a plan is refused. Not built yet.
+    pub max_entries: Option<u64>,
+    /// Above what share of a top directory a plan is refused. Not built yet.
+    pub max_percent: Option<u8>,
+}
+
+/// How changes become visible: `[commit]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Commit {
+    /// All or nothing, or as they arrive.
+    pub mode: CommitMode,
+    /// How many generations are kept. Not built yet.
+    pub keep_generations: Option<u32>,
+}
+
+/// How changes become visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CommitMode {
+    /// Each path is old or new, as it arrives.
+    #[default]
+    File,
+    /// The run as a whole, or nothing of it. Not built yet.
+    Run,
+}
+
+/// When it runs: `[schedule]`. Only data; whoever installs a schedule reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Schedule {
+    /// The five fields of crontab(5).
+    pub calendar: Option<String>,
+    /// How old the last good generation may become.
+    pub rpo: Option<Duration>,
+}
+
+/// What must hold before a run: `[[gate]]`. Not built yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gate {
+    /// What is checked.
+    pub kind: String,
+    /// Which one of them.
+    pub name: String,
+    /// The volume manager of a volume group.
+    pub manager: Option<String>,
+    /// The arguments of a command, without a shell.
+    pub command: Option<Vec<String>>,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// A row of a catalogue: `[[row]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Of which paths, as written.
+    pub path: String,
+    /// How they are treated.
+    pub class: Class,
+    /// What they are.
+    pub what: String,
+    /// The public document that says so.
+    pub source: String,
+    /// Whether they belong to the auth set (`set = "auth"`).
+    pub auth_set: bool,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// A key that this version reads but does not obey: a profile that has one is not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotBuiltYet {
+    /// The key.
+    pub key: String,
+    /// The file it stands in.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: u32,
+}
+
+impl fmt::Display for NotBuiltYet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, file, line } = self;
+        write!(f, "{file}:{line}: {key} is not built yet, and a profile is not half obeyed; remove it to run")
+    }
+}
+
+impl Profile {
+    /// Reads a profile and everything it extends. `name` is what messages and rules call it: the path of its
+    /// file, or the name of a shipped profile.
+    ///
+    /// ```
+    /// use syncore::profile::{Profile, shipped};
+    /// let (name, text) = shipped()[0];
+    /// let profile = Profile::parse(name, text, &|_| None)?;
+    /// assert!(profile.not_built_yet().is_empty());
+    /// # Ok::<(), syncore::profile::ProfileError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ProfileError`], for the first thing that is wrong in any of the files.
+    pub fn parse(name: &str, text: &str, resolver: Resolver<'_>) -> Result<Self, ProfileError> {
+        let mut merge = merge::Merge::new(name, resolver);
+        // A shipped profile says so, wherever a rule of it is named.
+        let file = shipped::find(name).filter(|(_, shipped)| *shipped == text).map(|(file, _)| file);
+        merge.add(name, Text { file: file.as_deref().unwrap_or(name), text })?;
+        let profile = merge.finish();
+        RuleSet::compile(profile.rules())?;
+        Ok(profile)
+    }
+
+    /// All rules: the catalogue's rows, then include, exclude and protect of every file.
+    #[must_use]
+    pub fn rules(&self) -> Vec<Rule> {
+        let rows = self.rows.iter().map(|row| Rule {
+            action: Action::Class(row.class),
+            pattern: row.path.clone().into_bytes(),
+            origin: row.origin.clone(),
+            auth_set: row.auth_set,
+        });
+        rows.chain(self.rules.iter().cloned()).collect()
+    }
+
+    /// The row that a rule of this profile was made from.
+    #[must_use]
+    pub fn row(&self, rule: &Rule) -> Option<&Row> {
+        self.rows.iter().find(|row| row.origin == rule.origin && row.path.as_bytes() == rule.pattern)
+    }
+
+    /// What this version does not obey: a profile is only run when there is nothing of it.
+    #[must_use]
+    pub fn not_built_yet(&self) -> Vec<NotBuiltYet> {
+        self.not_built.clone()
+    }
+
+    /// A profile in which every key has its default.
+    fn empty(name: &str) -> Self {
+        Self {
+            name: name.to_string(),
+            description: String::new(),
+            source: Source { root: "/".into(), one_file_system: true, also: Vec::new() },
+            standby: Standby { address: None, root: "/".into(), transport: Transport::default() },
+            delete: Delete::default(),
+            commit: Commit::default(),
+            schedule: Schedule::default(),
+            gates: Vec::new(),
+            rows: Vec::new(),
+            rules: Vec::new(),
+            not_built: Vec::new(),
+        }
+    }
+}
+
+/// Reads the standby's own file, which protects what only the standby knows of: `protect = ["/srv/local/"]`.
+/// `file` is what messages call it.
+///
+/// # Errors
+/// [`ProfileError`], for the first thing that is wrong in it.
+pub fn parse_standby_file(file: &str, text: &str) -> Result<Vec<Rule>, ProfileError> {
+    let text = Text { file, text };
+    let document: StandbyDocument = text.read()?;
+    let rules: Vec<Rule> =
+        document.protect.into_iter().map(|pattern| merge::rule(Action::Protect, pattern, text)).collect();
+    RuleSet::compile(rules.clone())?;
+    Ok(rules)
+}

@@ -1,28 +1,111 @@
 //! Include, exclude, protect and class rules, and the decision about a path.
-//! (API stub; see the task of this room.)
+//!
+//! Why: one sentence has to mean the same on both ends and in every room: between include and exclude the deepest
+//! matching rule decides and is inherited below it, at one depth exclude beats include; protect is absolute:
+//! nothing at or below a protected path is in scope, except where the catalogue itself names a deeper literal
+//! path. What can go wrong: the scan prunes a directory that holds something in scope, or walks into one that
+//! belongs to the standby. So `enter`, which the scan uses, and `decide`, which everybody else uses, share every
+//! step, and both are tested against an evaluator that is written from the sentence alone.
+//!
+//! A pattern that begins with `/` starts at the root; one that does not matches at any depth. One that ends in
+//! `/` only matches directories. `*`, `?` (one byte), `[…]` and `{a,b}` stay within one name, `**` does not, and a
+//! backslash takes the meaning of the character after it away. `/` alone is the root.
+
+mod pattern;
+mod set;
+mod trie;
+mod unreachable;
+
+#[cfg(test)]
+mod naive;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::tree::RelPath;
+pub use set::{Cursor, RuleSet};
+pub use unreachable::Unreachable;
 
 /// What a catalogue says of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Class {
     /// Plain sync.
     S,
-    /// The standby's own.
+    /// The standby's own: never sent, written or deleted.
     A,
-    /// Substituted.
+    /// Synced with a declared substitution. Not built yet: treated as [`Class::A`].
     B,
-    /// Action afterwards.
+    /// Synced, then an action once. Not built yet: treated as [`Class::A`].
     C,
-    /// Runtime state.
+    /// Runtime state: a directory is created, empty; nothing is read.
     D,
-    /// Own replication.
+    /// Needs its own replication or a dump: left alone and reported.
     R,
-    /// Held.
+    /// Held: synced but inert until failover. Not built yet: treated as [`Class::A`].
     G,
+}
+
+impl Class {
+    /// All classes.
+    pub const ALL: [Self; 7] = [Self::S, Self::A, Self::B, Self::C, Self::D, Self::R, Self::G];
+
+    /// The letter that catalogues use.
+    #[must_use]
+    pub const fn letter(self) -> char {
+        match self {
+            Self::S => 'S',
+            Self::A => 'A',
+            Self::B => 'B',
+            Self::C => 'C',
+            Self::D => 'D',
+            Self::R => 'R',
+            Self::G => 'G',
+        }
+    }
+
+    /// The class of a catalogue's letter; none for any other text.
+    #[must_use]
+    pub fn from_letter(letter: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| letter.chars().eq([class.letter()]))
+    }
+
+    /// What it means, for people; says so where it is not built yet.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::S => "synced",
+            Self::A => "the standby's own: never sent, written or deleted",
+            Self::B => {
+                "synced with a declared substitution; not built yet, so treated as A: \
+                 never sent, written or deleted"
+            }
+            Self::C => {
+                "synced, then an action once; not built yet, so treated as A: never sent, written or deleted"
+            }
+            Self::D => "runtime state: the directory is created, nothing in it is read",
+            Self::R => "needs its own replication or dump: left alone and reported",
+            Self::G => {
+                "held: synced but inert until failover; not built yet, so treated as A: \
+                 never sent, written or deleted"
+            }
+        }
+    }
+
+    /// Whether it counts as the standby's own. [`Class::B`], [`Class::C`] and [`Class::G`] do as long as what
+    /// makes them safe to sync is not built.
+    #[must_use]
+    pub const fn is_own(self) -> bool {
+        matches!(self, Self::A | Self::B | Self::C | Self::G)
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.letter())
+    }
 }
 
 /// What a rule says.
@@ -32,10 +115,21 @@ pub enum Action {
     Include,
     /// Out of scope.
     Exclude,
-    /// Absolutely out of scope.
+    /// Absolutely out of scope: no rule and no catalogue row below it changes that.
     Protect,
     /// A catalogue row.
     Class(Class),
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Include => f.write_str("include"),
+            Self::Exclude => f.write_str("exclude"),
+            Self::Protect => f.write_str("protect"),
+            Self::Class(class) => write!(f, "class {class}"),
+        }
+    }
 }
 
 /// Where a rule was written.
@@ -45,6 +139,15 @@ pub struct Origin {
     pub file: String,
     /// Line, from 1; 0 where there is none.
     pub line: u32,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}", self.file),
+        }
+    }
 }
 
 /// One rule.
@@ -57,7 +160,8 @@ pub struct Rule {
     pub pattern: Vec<u8>,
     /// Where it stands.
     pub origin: Origin,
-    /// Whether the path belongs to the auth set, which is read, checked and swapped as one.
+    /// Whether the path belongs to the auth set, which is read, checked and swapped as one. Only a
+    /// [`Action::Class`] rule sets it.
     pub auth_set: bool,
 }
 
@@ -86,8 +190,13 @@ pub struct Decision<'a> {
     pub protected: bool,
     /// Whether it belongs to the auth set.
     pub auth_set: bool,
-    /// The rule that decided; none when no rule matches.
+    /// The rule that decided: the protect rule, else the catalogue row of any class but [`Class::S`], else the
+    /// deepest include or exclude rule, else the row of class S; none when no rule matches.
     pub rule: Option<&'a Rule>,
+    /// The deepest include or exclude rule, whether or not it had the last word.
+    pub selection: Option<&'a Rule>,
+    /// The catalogue row that gave the class, whether or not it had the last word.
+    pub row: Option<&'a Rule>,
 }
 
 /// Why rules do not compile.
@@ -106,45 +215,4 @@ pub enum RuleError {
         /// Why.
         reason: String,
     },
-}
-
-/// Compiled rules.
-#[derive(Debug)]
-pub struct RuleSet {}
-
-/// A place in the tree, from which names are judged; cheap to clone and to pass down.
-#[derive(Debug, Clone)]
-pub struct Cursor {}
-
-impl RuleSet {
-    /// Compiles rules; none at all means: everything is in scope.
-    ///
-    /// # Errors
-    /// [`RuleError`], see there.
-    pub fn compile(_rules: Vec<Rule>) -> Result<Self, RuleError> {
-        Ok(Self {})
-    }
-
-    /// Judges one path.
-    #[must_use]
-    pub fn decide(&self, _path: &RelPath, _is_directory: bool) -> Decision<'_> {
-        Decision { scope: Scope::In, class: Class::S, protected: false, auth_set: false, rule: None }
-    }
-
-    /// The cursor of the root directory, and the decision about the root itself.
-    #[must_use]
-    pub fn root(&self) -> (Cursor, Decision<'_>) {
-        (Cursor {}, self.decide(&RelPath::root(), true))
-    }
-
-    /// Judges `name` in the directory at `cursor`; for a directory, also gives the cursor for what is in it.
-    #[must_use]
-    pub fn enter(
-        &self,
-        _cursor: &Cursor,
-        _name: &[u8],
-        is_directory: bool,
-    ) -> (Decision<'_>, Option<Cursor>) {
-        (self.decide(&RelPath::root(), is_directory), Some(Cursor {}))
-    }
 }

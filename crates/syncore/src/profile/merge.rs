@@ -1,0 +1,254 @@
+//! A profile together with everything it extends.
+//!
+//! Why: what a site changes is a few lines, and the catalogue it stands on is a few hundred; the site's file
+//! names what it extends and says only what differs. What can go wrong: an order that depends on who names whom.
+//! What is extended comes before what extends it, each file once; a later value replaces an earlier one, and
+//! lists are joined, so that a later catalogue row corrects an earlier one.
+
+use std::path::PathBuf;
+
+use toml::Spanned;
+
+use super::document::{CommitTable, DeleteTable, Document, SetName, Text};
+use super::error::closest;
+use super::shipped;
+use super::times::{check_calendar, parse_duration};
+use super::{CommitMode, Gate, NotBuiltYet, Profile, ProfileError, Resolver, Row};
+use crate::rules::{Action, Origin, Rule};
+use crate::tree::RelPath;
+
+/// The files on the way from the profile to the one being read, and those that have been read.
+pub(super) struct Merge<'a> {
+    resolver: Resolver<'a>,
+    open: Vec<String>,
+    done: Vec<String>,
+    not_built: Places,
+    profile: Profile,
+}
+
+/// Where values stand that this version does not obey yet; only the value that holds in the end counts.
+#[derive(Default)]
+struct Places {
+    commit_run: Option<Origin>,
+    keep_generations: Option<Origin>,
+    max_entries: Option<Origin>,
+    max_percent: Option<Origin>,
+    gates: Vec<Origin>,
+}
+
+impl<'a> Merge<'a> {
+    pub(super) fn new(name: &str, resolver: Resolver<'a>) -> Self {
+        Self {
+            resolver,
+            open: Vec::new(),
+            done: Vec::new(),
+            not_built: Places::default(),
+            profile: Profile::empty(name),
+        }
+    }
+
+    /// Reads `text`, and first what it extends.
+    pub(super) fn add(&mut self, name: &str, text: Text<'_>) -> Result<(), ProfileError> {
+        let document: Document = text.read()?;
+        self.open.push(name.to_string());
+        for extended in &document.extends {
+            self.extend(extended, text)?;
+        }
+        self.open.pop();
+        self.done.push(name.to_string());
+        self.apply(document, text)
+    }
+
+    fn extend(&mut self, extended: &Spanned<String>, text: Text<'_>) -> Result<(), ProfileError> {
+        let name = extended.get_ref().as_str();
+        let (file, line) = (text.file.to_string(), text.line(extended));
+        // The caller makes a file name of it.
+        if name.starts_with('.') || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+            return Err(text.bad("extends", extended, "a name has letters, digits, '.', '_' and '-' only"));
+        }
+        // A site's file may have the name of the shipped one that it extends.
+        let is_open = self.open.iter().any(|open| open == name);
+        let key = if is_open { format!("shipped/{name}") } else { name.to_string() };
+        if self.open.contains(&key) {
+            return Err(ProfileError::Cycle { file, line, name: name.to_string() });
+        }
+        if self.done.contains(&key) {
+            return Ok(());
+        }
+        let local = if is_open { None } else { (self.resolver)(name) };
+        if let Some(local) = local {
+            return self.add(&key, Text { file: name, text: &local });
+        }
+        match shipped::find(name) {
+            // The shipped one of this name is what is being read: it extends itself.
+            Some((file_name, _)) if file_name == text.file => {
+                Err(ProfileError::Cycle { file, line, name: name.to_string() })
+            }
+            Some((file_name, shipped)) => self.add(&key, Text { file: &file_name, text: shipped }),
+            None if is_open => Err(ProfileError::Cycle { file, line, name: name.to_string() }),
+            None => {
+                let suggestion = closest(name, shipped::names());
+                Err(ProfileError::UnknownExtends { file, line, name: name.to_string(), suggestion })
+            }
+        }
+    }
+
+    /// Lays one file over what has been read.
+    fn apply(&mut self, document: Document, text: Text<'_>) -> Result<(), ProfileError> {
+        let profile = &mut self.profile;
+        if self.open.is_empty() {
+            // What a catalogue says of itself says nothing of a profile on it.
+            replace(&mut profile.description, document.description);
+        }
+        let source = document.source;
+        if let Some(root) = source.root {
+            profile.source.root = absolute("source.root", &root, text)?;
+        }
+        replace(&mut profile.source.one_file_system, source.one_file_system);
+        if let Some(also) = source.also {
+            let below = |path: &Spanned<String>| {
+                absolute("source.also", path, text)?;
+                RelPath::from_absolute(path.get_ref().as_bytes())
+                    .map_err(|error| text.bad("source.also", path, error.to_string()))
+            };
+            profile.source.also = also.iter().map(below).collect::<Result<_, _>>()?;
+        }
+        let standby = document.standby;
+        if let Some(address) = standby.address {
+            // An address that begins with a dash would be taken for an option of ssh.
+            if address.get_ref().is_empty()
+                || address.get_ref().starts_with('-')
+                || address.get_ref().contains(|c: char| c.is_whitespace() || c.is_control())
+            {
+                return Err(text.bad("standby.address", &address, "no host has such a name"));
+            }
+            profile.standby.address = Some(address.into_inner());
+        }
+        if let Some(root) = standby.root {
+            profile.standby.root = absolute("standby.root", &root, text)?;
+        }
+        replace(&mut profile.standby.transport, standby.transport);
+        self.apply_limits(&document.delete, &document.commit, text)?;
+        let profile = &mut self.profile;
+        if let Some(calendar) = document.schedule.calendar {
+            check_calendar(calendar.get_ref())
+                .map_err(|reason| text.bad("schedule.calendar", &calendar, reason))?;
+            profile.schedule.calendar = Some(calendar.into_inner());
+        }
+        if let Some(rpo) = document.schedule.rpo {
+            let reason = |reason| text.bad("schedule.rpo", &rpo, reason);
+            profile.schedule.rpo = Some(parse_duration(rpo.get_ref()).map_err(reason)?);
+        }
+        for gate in document.gate {
+            let timeout = gate.timeout.map(|timeout| {
+                parse_duration(timeout.get_ref()).map_err(|reason| text.bad("gate.timeout", &timeout, reason))
+            });
+            let origin = text.origin(&gate.kind);
+            self.not_built.gates.push(origin.clone());
+            profile.gates.push(Gate {
+                kind: gate.kind.into_inner(),
+                name: gate.name,
+                manager: gate.manager,
+                command: gate.command,
+                timeout: timeout.transpose()?,
+                origin,
+            });
+        }
+        for row in document.row {
+            profile.rows.push(Row {
+                origin: text.origin(&row.path),
+                path: row.path.into_inner(),
+                class: row.class,
+                what: row.what,
+                source: row.source,
+                auth_set: row.set == Some(SetName::Auth),
+            });
+        }
+        let rules = document.rules;
+        let lists = [
+            (Action::Include, rules.include),
+            (Action::Exclude, rules.exclude),
+            (Action::Protect, rules.protect),
+        ];
+        for (action, list) in lists {
+            profile.rules.extend(list.into_iter().map(|pattern| rule(action, pattern, text)));
+        }
+        Ok(())
+    }
+
+    fn apply_limits(
+        &mut self,
+        delete: &DeleteTable,
+        commit: &CommitTable,
+        text: Text<'_>,
+    ) -> Result<(), ProfileError> {
+        let (profile, places) = (&mut self.profile, &mut self.not_built);
+        replace(&mut profile.delete.enabled, delete.enabled);
+        if let Some(max) = &delete.max_entries {
+            profile.delete.max_entries = Some(*max.get_ref());
+            places.max_entries = Some(text.origin(max));
+        }
+        if let Some(max) = &delete.max_percent {
+            if *max.get_ref() > 100 {
+                return Err(ProfileError::BadValue {
+                    file: text.file.to_string(),
+                    line: text.line(max),
+                    key: "delete.max-percent",
+                    value: max.get_ref().to_string(),
+                    reason: "it is more than 100".into(),
+                });
+            }
+            profile.delete.max_percent = Some(*max.get_ref());
+            places.max_percent = Some(text.origin(max));
+        }
+        if let Some(mode) = &commit.mode {
+            profile.commit.mode = *mode.get_ref();
+            places.commit_run = (profile.commit.mode == CommitMode::Run).then(|| text.origin(mode));
+        }
+        if let Some(keep) = &commit.keep_generations {
+            profile.commit.keep_generations = Some(*keep.get_ref());
+            places.keep_generations = Some(text.origin(keep));
+        }
+        Ok(())
+    }
+
+    /// The whole.
+    pub(super) fn finish(self) -> Profile {
+        let Places { commit_run, keep_generations, max_entries, max_percent, gates } = self.not_built;
+        let single = [
+            ("delete.max-entries", max_entries),
+            ("delete.max-percent", max_percent),
+            ("commit.mode = \"run\"", commit_run),
+            ("commit.keep-generations", keep_generations),
+        ];
+        let single = single.into_iter().filter_map(|(key, origin)| Some((key, origin?)));
+        let gates = gates.into_iter().map(|origin| ("gate", origin));
+        let not_built = single
+            .chain(gates)
+            .map(|(key, origin)| NotBuiltYet { key: key.into(), file: origin.file, line: origin.line })
+            .collect();
+        Profile { not_built, ..self.profile }
+    }
+}
+
+fn replace<T>(slot: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *slot = value;
+    }
+}
+
+fn absolute(key: &'static str, path: &Spanned<String>, text: Text<'_>) -> Result<PathBuf, ProfileError> {
+    if !path.get_ref().starts_with('/') {
+        return Err(text.bad(key, path, "it is not an absolute path"));
+    }
+    if path.get_ref().contains('\0') {
+        return Err(text.bad(key, path, "it has a NUL character"));
+    }
+    Ok(PathBuf::from(path.get_ref()))
+}
+
+/// A rule from one element of a list.
+pub(super) fn rule(action: Action, pattern: Spanned<String>, text: Text<'_>) -> Rule {
+    let origin = text.origin(&pattern);
+    Rule { action, pattern: pattern.into_inner().into_bytes(), origin, auth_set: false }
+}
