@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use indicatif::{HumanBytes, HumanCount};
+use syncore::plan::Totals;
 use syncore::session::{Options, Report};
 
 use crate::run::Outcome;
@@ -14,20 +15,8 @@ use crate::run::Outcome;
 /// The lines of the summary, the verdict last.
 pub(super) fn lines(outcome: Outcome, options: &Options, report: &Report, elapsed: Duration) -> Vec<String> {
     let totals = report.totals;
-    let counts: Vec<String> = [
-        (totals.created, "created"),
-        (totals.updated, "updated"),
-        (totals.metadata_only, "metadata only"),
-        (totals.moved, "moved"),
-        (totals.deleted, "deleted"),
-    ]
-    .into_iter()
-    .filter(|(count, _)| *count > 0)
-    .map(|(count, word)| format!("{} {word}", HumanCount(count)))
-    .collect();
-    let changes = if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
     let mut lines = vec![
-        format!("changes   {changes}"),
+        changes(outcome, totals),
         format!("scanned   {} entries on both ends", HumanCount(report.entries_scanned)),
     ];
     if report.protected > 0 {
@@ -57,6 +46,24 @@ pub(super) fn lines(outcome: Outcome, options: &Options, report: &Report, elapse
     lines
 }
 
+/// How many of each kind: what was done, or, of a comparison, what differs.
+fn changes(outcome: Outcome, totals: Totals) -> String {
+    let compared = matches!(outcome, Outcome::Equal | Outcome::Differences);
+    let (lead, words) = match compared {
+        true => ("differ   ", ["missing", "other content", "other metadata only", "moved", "extra"]),
+        false => ("changes  ", ["created", "updated", "metadata only", "moved", "deleted"]),
+    };
+    let counts = [totals.created, totals.updated, totals.metadata_only, totals.moved, totals.deleted];
+    let counts: Vec<String> = counts
+        .into_iter()
+        .zip(words)
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{} {word}", HumanCount(count)))
+        .collect();
+    let counts = if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
+    format!("{lead} {counts}")
+}
+
 /// The one line that counts.
 pub(super) fn verdict(outcome: Outcome, options: &Options, report: &Report) -> String {
     let compared = if options.checksum { "content and metadata" } else { "metadata" };
@@ -64,7 +71,7 @@ pub(super) fn verdict(outcome: Outcome, options: &Options, report: &Report) -> S
         1 => "1 problem".to_owned(),
         count => format!("{} problems", HumanCount(count as u64)),
     };
-    let nothing = report.totals == syncore::plan::Totals::default();
+    let nothing = report.totals == Totals::default();
     match outcome {
         Outcome::InSync if nothing => format!("In sync: nothing to do, all is equal by {compared}"),
         Outcome::InSync => {
@@ -77,8 +84,10 @@ pub(super) fn verdict(outcome: Outcome, options: &Options, report: &Report) -> S
         Outcome::Planned => "Planned; nothing was changed".to_owned(),
         Outcome::Equal => format!("Equal: no difference in {compared}"),
         Outcome::Problems => format!("Not in sync: {problems}; these paths keep their old state"),
-        Outcome::Differences if report.problems.is_empty() => "Different".to_owned(),
-        Outcome::Differences => format!("Different, and {problems} in comparing"),
+        Outcome::Differences if report.problems.is_empty() => {
+            "Different: these changes would make DESTINATION equal to SOURCE".to_owned()
+        }
+        Outcome::Differences => format!("Different, and not all could be compared: {problems}"),
     }
 }
 
@@ -103,7 +112,6 @@ fn rate(report: &Report, elapsed: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use syncore::plan::Totals;
     use syncore::problem::{Operation, Problem};
     use syncore::tree::RelPath;
 
@@ -135,6 +143,13 @@ mod tests {
                 "In sync: what was sent is verified and on stable storage, the rest is equal by metadata",
             ]
         );
+    }
+
+    #[test]
+    fn a_comparison_speaks_of_differences() {
+        let totals = Totals { created: 1, deleted: 2, ..Totals::default() };
+        assert_eq!(changes(Outcome::Differences, totals), "differ    1 missing, 2 extra");
+        assert_eq!(changes(Outcome::Equal, Totals::default()), "differ    none");
     }
 
     #[test]
