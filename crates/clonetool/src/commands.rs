@@ -1,0 +1,156 @@
+//! The commands, one file each: its arguments, one call into the library, its output.
+//!
+//! Why: a command can be read on one page, and its doc comments are its help and its man page. What can go wrong:
+//! a name or option that changes under the scripts that use it; the tests keep the list.
+
+mod agent;
+mod clone;
+mod completions;
+mod explain;
+mod man;
+mod plan;
+mod profile;
+mod sync;
+mod verify;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{CommandError, EXIT_CODES};
+use crate::run::Outcome;
+
+/// Clone a running Unix host to its standby and hold it in sync
+///
+/// SOURCE and DESTINATION are PATH or [USER@]HOST:PATH, at most one of them on another host. The contents of
+/// SOURCE become the contents of DESTINATION; a slash at the end changes nothing.
+#[derive(Debug, Parser)]
+#[command(name = "clonetool", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Clone(clone::CloneArguments),
+    Sync(sync::SyncArguments),
+    Plan(plan::PlanArguments),
+    Verify(verify::VerifyArguments),
+    Explain(explain::ExplainArguments),
+    Profile(profile::ProfileArguments),
+    Agent(agent::AgentArguments),
+    Completions(completions::CompletionsArguments),
+    Man(man::ManArguments),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn run(&self) -> Result<Outcome, CommandError> {
+        match self {
+            Self::Clone(arguments) => arguments.run(),
+            Self::Sync(arguments) => arguments.run(),
+            Self::Plan(arguments) => arguments.run(),
+            Self::Verify(arguments) => arguments.run(),
+            Self::Explain(arguments) => arguments.run(),
+            Self::Profile(arguments) => arguments.run(),
+            Self::Agent(arguments) => arguments.run(),
+            Self::Completions(arguments) => arguments.run(),
+            Self::Man(arguments) => arguments.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    fn check_help(command: &clap::Command) {
+        let help =
+            |text: Option<&clap::builder::StyledStr>| text.map(ToString::to_string).unwrap_or_default();
+        let is_help_line = |text: &str| text.starts_with(char::is_uppercase) && !text.ends_with('.');
+        let about = help(command.get_about());
+        assert!(is_help_line(&about), "{}: {about}", command.get_name());
+        for argument in command.get_arguments() {
+            let line = help(argument.get_help());
+            assert!(is_help_line(&line), "{} {}: {line}", command.get_name(), argument.get_id());
+        }
+        command.get_subcommands().for_each(check_help);
+    }
+
+    #[test]
+    fn every_help_line_is_one_without_a_full_stop() {
+        check_help(&Arguments::command());
+    }
+
+    #[test]
+    fn the_contract_of_names_holds() {
+        let accepted: &[&[&str]] = &[
+            &["clone", "/", "host:/"],
+            &["clone", "-n", "-c", "-x", "-e", "ssh -v", "-i", "key", "-p", "22", "-q", "/", "root@h:/a"],
+            &["clone", "--delete", "--exclude", "/a", "--include", "/b", "--protect", "/c", "/", "/a"],
+            &[
+                "clone",
+                "--rules-from",
+                "linux-daily",
+                "--dry-run",
+                "--checksum",
+                "--one-file-system",
+                "/",
+                "/a",
+            ],
+            &["clone", "--rsh", "ssh", "--remote-path", "/opt/clonetool", "--transport", "ssh2", "/", "h:/"],
+            &[
+                "clone",
+                "--identity",
+                "f",
+                "--port",
+                "22",
+                "--known-hosts",
+                "f",
+                "--compress",
+                "3",
+                "/",
+                "h:/",
+            ],
+            &["clone", "--bwlimit", "1M", "--connections", "1", "--in-place", "--no-durable", "/", "/a"],
+            &["clone", "--itemize", "-v", "--progress", "--log-file", "f", "--timeout", "60", "/", "/a"],
+            &["clone", "--json", "/", "/a"],
+            &["sync", "linux-daily", "--source", "/", "--destination", "h:/", "--dry-run"],
+            &["plan", "./a.toml", "--json"],
+            &["verify", "/", "h:/"],
+            &["verify", "--profile", "linux-daily", "--destination", "h:/"],
+            &["explain", "linux-daily", "/etc/hostname"],
+            &["profile", "list"],
+            &["profile", "export", "linux-daily", "--rsync"],
+            &["agent", "--root", "/", "--read-only"],
+            &["completions", "bash"],
+            &["man"],
+        ];
+        for arguments in accepted {
+            let parsed = Arguments::try_parse_from([&["clonetool"], *arguments].concat());
+            assert!(parsed.is_ok(), "{arguments:?}: {}", parsed.unwrap_err());
+        }
+        let refused: &[&[&str]] = &[
+            &[],
+            &["clone", "/"],
+            &["clone", "-q", "-v", "/", "/a"],
+            &["clone", "--compress", "20", "/", "/a"],
+            &["clone", "--connections", "0", "/", "/a"],
+            &["verify", "/"],
+            &["verify", "--profile", "p", "/", "/a"],
+            &["verify", "--source", "/", "/", "/a"],
+            &["sync"],
+        ];
+        for arguments in refused {
+            let parsed = Arguments::try_parse_from([&["clonetool"], *arguments].concat());
+            assert!(parsed.is_err(), "{arguments:?} was accepted");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! `clonetool plan`.
+
+use clap::Args;
+
+use super::sync::ProfiledArguments;
+use crate::error::CommandError;
+use crate::run::{Outcome, Purpose};
+
+/// Say what sync would do (the same as sync --dry-run)
+///
+/// Prints a line for each change, in the form of rsync's --itemize-changes, and changes nothing.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArguments {
+    #[command(flatten)]
+    profile: ProfiledArguments,
+}
+
+impl PlanArguments {
+    pub(super) fn run(&self) -> Result<Outcome, CommandError> {
+        self.profile.run(Purpose::Plan)
+    }
+}

@@ -1,0 +1,190 @@
+//! Finding and reading profiles: by path, by name in this host's directory, or among the shipped ones.
+//!
+//! Why: the library reads no files of configuration on its own. What can go wrong: a file that somebody else
+//! placed where the operator's profile is looked for; so a bare name is looked up in the one directory that
+//! belongs to root, never in the current one. And a profile that says more than this version does is never half
+//! obeyed.
+
+use std::cell::RefCell;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use syncore::profile::{Profile, shipped};
+use syncore::tree::escape;
+
+use crate::error::CommandError;
+
+/// Where a host keeps its profiles, `NAME.toml` each.
+const DIRECTORY: &str = "/etc/clonetool/profiles";
+
+/// No profile is that long; whatever is, is no profile.
+const FILE_LIMIT_BYTES: u64 = 1 << 20;
+
+/// The text of a profile, and what messages call it.
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// Finds a profile and reads its text. What has a slash or ends in `.toml` is a path, everything else a name.
+pub(crate) fn find(name: &OsStr) -> Result<Source, CommandError> {
+    find_in(Path::new(DIRECTORY), name)
+}
+
+fn find_in(directory: &Path, name: &OsStr) -> Result<Source, CommandError> {
+    let shown = escape(name.as_encoded_bytes());
+    let is_path = shown.contains('/') || shown.ends_with(".toml");
+    let (path, name) = match name.to_str().filter(|_| !is_path).and_then(|name| named(directory, name)) {
+        Some(path) => (path, Some(shown.as_str())),
+        None => (PathBuf::from(name), None),
+    };
+    match read(&path) {
+        Ok(text) => Ok(Source { name: escape(path.as_os_str().as_encoded_bytes()), text }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let found = shipped().iter().find(|(other, _)| Some(*other) == name);
+            let found =
+                found.map(|(name, text)| Source { name: (*name).to_owned(), text: (*text).to_owned() });
+            found.ok_or_else(|| {
+                let names: Vec<&str> = shipped().iter().map(|(name, _)| *name).collect();
+                CommandError::usage(format!("no profile {shown}"))
+                    .hint(format!("shipped profiles: {}", names.join(", ")))
+                    .hint(format!("a name is also looked up in {DIRECTORY}; a path has a slash in it"))
+            })
+        }
+        Err(error) => Err(unreadable(&path, &error)),
+    }
+}
+
+/// The file of a name in `directory`; none for what is no name.
+fn named(directory: &Path, name: &str) -> Option<PathBuf> {
+    let is_name = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
+    is_name.then(|| directory.join(format!("{name}.toml")))
+}
+
+/// Reads a profile and everything it extends.
+pub(crate) fn load(name: &OsStr) -> Result<Profile, CommandError> {
+    parse(&find(name)?)
+}
+
+/// Reads `source` and everything it extends.
+pub(crate) fn parse(source: &Source) -> Result<Profile, CommandError> {
+    // The library asks for a text or nothing; what could not be read must not pass for what is not there.
+    let failed: RefCell<Option<CommandError>> = RefCell::default();
+    let resolver = |name: &str| {
+        let path = named(Path::new(DIRECTORY), name)?;
+        // A host's profile may have the name of the shipped one that it extends.
+        if escape(path.as_os_str().as_encoded_bytes()) == source.name {
+            return None;
+        }
+        match read(&path) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    failed.borrow_mut().get_or_insert(unreadable(&path, &error));
+                }
+                None
+            }
+        }
+    };
+    let profile = Profile::parse(&source.name, &source.text, &resolver);
+    match failed.into_inner() {
+        Some(error) => Err(error),
+        None => Ok(profile?),
+    }
+}
+
+/// Reads a profile that is about to be run: one that names what is not built yet is refused.
+pub(crate) fn load_to_run(name: &OsStr) -> Result<Profile, CommandError> {
+    let profile = load(name)?;
+    match refusal(&profile) {
+        Some(error) => Err(error),
+        None => Ok(profile),
+    }
+}
+
+/// Why a profile is not run, if it is not.
+pub(crate) fn refusal(profile: &Profile) -> Option<CommandError> {
+    let missing = profile.not_built_yet();
+    let (first, rest) = missing.split_first()?;
+    Some(rest.iter().fold(CommandError::usage(first), |error, next| error.hint(next.to_string())))
+}
+
+/// The names of the profiles in this host's directory, sorted.
+pub(crate) fn local_names() -> Result<Vec<OsString>, CommandError> {
+    let entries = match fs::read_dir(DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result.and_then(Iterator::collect::<io::Result<Vec<_>>>),
+    };
+    let entries = entries.map_err(|error| unreadable(Path::new(DIRECTORY), &error))?;
+    let paths = entries.into_iter().map(|entry| PathBuf::from(entry.file_name()));
+    let profiles = paths.filter(|path| path.extension() == Some(OsStr::new("toml")));
+    let mut names: Vec<OsString> =
+        profiles.filter_map(|path| path.file_stem().map(OsStr::to_owned)).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Reads a text that a person wrote.
+pub(crate) fn read(path: &Path) -> io::Result<String> {
+    read_bounded(File::open(path)?)
+}
+
+/// Reads from `file` what is left, as far as a text that a person wrote can go.
+pub(crate) fn read_bounded(file: File) -> io::Result<String> {
+    let mut text = String::new();
+    let length = file.take(FILE_LIMIT_BYTES + 1).read_to_string(&mut text)?;
+    if length as u64 > FILE_LIMIT_BYTES {
+        return Err(io::Error::other(format!("longer than {FILE_LIMIT_BYTES} bytes")));
+    }
+    Ok(text)
+}
+
+/// That a file of configuration cannot be read.
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> CommandError {
+    CommandError::usage(format!("cannot read {}: {error}", escape(path.as_os_str().as_encoded_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_the_hosts_own_profile_before_the_shipped_one_and_never_a_file_nearby() {
+        let directory = tempfile::tempdir().unwrap();
+        let (name, text) = shipped()[0];
+        let found = find_in(directory.path(), OsStr::new(name)).unwrap();
+        assert_eq!((found.name.as_str(), found.text.as_str()), (name, text));
+        fs::write(directory.path().join(format!("{name}.toml")), "description = \"ours\"\n").unwrap();
+        assert_eq!(find_in(directory.path(), OsStr::new(name)).unwrap().text, "description = \"ours\"\n");
+        let path = directory.path().join(format!("{name}.toml"));
+        assert_eq!(
+            find_in(Path::new("/nowhere"), path.as_os_str()).unwrap().text,
+            "description = \"ours\"\n"
+        );
+        for unknown in ["Cargo.toml.no", "../x", ".hidden", "", "/nowhere/x.toml"] {
+            let Err(error) = find_in(directory.path(), OsStr::new(unknown)) else { panic!("{unknown}") };
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.message.starts_with("no profile "), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_yet_stops_a_run_and_says_where() {
+        let text = "[commit]\nmode = \"run\"\nkeep-generations = 3\n".to_owned();
+        let profile = parse(&Source { name: "a.toml".to_owned(), text }).unwrap();
+        let error = refusal(&profile).unwrap();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.message.starts_with("a.toml:2: commit.mode"), "{}", error.message);
+        assert!(error.hints[0].starts_with("a.toml:3: commit.keep-generations"), "{:?}", error.hints);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_usage_with_its_line() {
+        let text = "description = \"x\"\n[rules]\ninlcude = [\"/\"]\n".to_owned();
+        let Err(error) = parse(&Source { name: "a.toml".to_owned(), text }) else { panic!("accepted") };
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.message.starts_with("a.toml:3: unknown key `inlcude`"), "{}", error.message);
+    }
+}

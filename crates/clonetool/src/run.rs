@@ -1,0 +1,158 @@
+//! One run of the library with everything around it: signals, output, the summary, the outcome.
+//!
+//! Why: `clone`, `sync`, `plan` and `verify` differ in the job and in what its result means, and in nothing else.
+//! What can go wrong: an outcome that claims more than was done; [`Outcome`] is derived from the report in one
+//! place.
+
+use syncore::plan::Plan;
+use syncore::rules::RuleSet;
+use syncore::session::{self, Approval, Job, Options, Report, SessionError};
+use syncore::wire::WireError;
+
+use crate::arguments::OutputOptions;
+use crate::error::{self, CommandError, Kind};
+use crate::interrupt;
+use crate::ui::{self, Ui};
+
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Make the destination equal to the source.
+    Change,
+    /// Say what would be changed.
+    Plan,
+    /// Say what differs.
+    Verify,
+}
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Everything transferred was verified and is on stable storage, the rest is equal.
+    InSync,
+    /// The same, but without waiting for stable storage; also a command that is no run.
+    Done,
+    /// A plan was made.
+    Planned,
+    /// Nothing differs.
+    Equal,
+    /// Done, but some paths keep their old state.
+    Problems,
+    /// Something differs.
+    Differences,
+}
+
+impl Outcome {
+    fn of(purpose: Purpose, options: &Options, report: &Report, planned_changes: usize) -> Self {
+        match purpose {
+            // What was found to differ, differs, whatever could not be compared.
+            Purpose::Verify if planned_changes > 0 => Self::Differences,
+            _ if !report.problems.is_empty() => Self::Problems,
+            Purpose::Verify => Self::Equal,
+            Purpose::Plan => Self::Planned,
+            Purpose::Change if options.durable => Self::InSync,
+            Purpose::Change => Self::Done,
+        }
+    }
+
+    /// The exit code.
+    pub(crate) const fn exit_code(self) -> u8 {
+        match self {
+            Self::InSync | Self::Done | Self::Planned | Self::Equal => 0,
+            Self::Problems => error::PROBLEMS,
+            Self::Differences => error::DIFFERENCES,
+        }
+    }
+
+    /// The `outcome` of the JSON summary.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::InSync => "in-sync",
+            Self::Done => "done",
+            Self::Planned => "planned",
+            Self::Equal => "equal",
+            Self::Problems => "problems",
+            Self::Differences => "differences",
+        }
+    }
+}
+
+/// Opens the output, has `prepare` make the job, runs it, and reports how it ended in every form that was asked
+/// for; only the message of an error is left to the caller.
+pub(crate) fn execute(
+    purpose: Purpose,
+    output: &OutputOptions,
+    prepare: impl FnOnce(&Ui) -> Result<Job, CommandError>,
+) -> Result<Outcome, CommandError> {
+    let ui = Ui::open(purpose, output).inspect_err(|error| ui::not_opened(output, error))?;
+    let result =
+        interrupt::install().and_then(|()| prepare(&ui)).and_then(|job| carry_out(purpose, &job, &ui));
+    if let Err(error) = &result {
+        ui.failed(error);
+    }
+    result
+}
+
+fn carry_out(purpose: Purpose, job: &Job, ui: &Ui) -> Result<Outcome, CommandError> {
+    ui.started(job);
+    // The library compiles the rules again on both ends; here a bad one is told before anything is connected.
+    for unreachable in RuleSet::compile(job.rules.clone())?.never_matching() {
+        ui.warn(&unreachable.to_string());
+    }
+    let mut planned_changes = 0;
+    let mut approve = |plan: &Plan| {
+        planned_changes = plan.len();
+        // Before the first change, so that what is printed is what was decided, complete and in order.
+        ui.show_plan(plan);
+        Approval::Run
+    };
+    let report = match session::run(job, &mut approve, ui) {
+        Err(SessionError::Cancelled | SessionError::Wire(WireError::Cancelled))
+            if !interrupt::requested() =>
+        {
+            // The output failed and the run stopped for it; that error is what there is to say, if anything is.
+            ui.output_error()?;
+            return Err(SessionError::Cancelled.into());
+        }
+        result => result?,
+    };
+    let outcome = Outcome::of(purpose, &job.options, &report, planned_changes);
+    ui.finished(outcome, &job.options, &report);
+    match ui.output_error() {
+        // The run is at its end, so its outcome stands even when whoever read the output has seen enough.
+        Err(error) if error.kind != Kind::BrokenPipe => Err(error),
+        _ => Ok(outcome),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use syncore::problem::{Operation, Problem};
+    use syncore::tree::RelPath;
+
+    use super::*;
+
+    #[test]
+    fn an_outcome_never_claims_more_than_was_done() {
+        let clean = Report::default();
+        let problem = Problem::new(&RelPath::root(), Operation::Read, "no");
+        let dirty = Report { problems: vec![problem], ..Report::default() };
+        let durable = Options::default();
+        let volatile = Options { durable: false, ..Options::default() };
+        let table = [
+            (Purpose::Change, &durable, &clean, 5, Outcome::InSync, 0),
+            (Purpose::Change, &volatile, &clean, 5, Outcome::Done, 0),
+            (Purpose::Change, &durable, &dirty, 5, Outcome::Problems, 4),
+            (Purpose::Plan, &durable, &clean, 5, Outcome::Planned, 0),
+            (Purpose::Plan, &durable, &dirty, 0, Outcome::Problems, 4),
+            (Purpose::Verify, &durable, &clean, 0, Outcome::Equal, 0),
+            (Purpose::Verify, &durable, &dirty, 0, Outcome::Problems, 4),
+            (Purpose::Verify, &durable, &clean, 1, Outcome::Differences, 5),
+            (Purpose::Verify, &durable, &dirty, 1, Outcome::Differences, 5),
+        ];
+        for (purpose, options, report, changes, outcome, code) in table {
+            let found = Outcome::of(purpose, options, report, changes);
+            assert_eq!((found, found.exit_code()), (outcome, code), "{purpose:?} {changes}");
+        }
+    }
+}

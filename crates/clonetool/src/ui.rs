@@ -1,0 +1,293 @@
+//! Everything that a run prints, and the [`Monitor`] through which the library tells what it does.
+//!
+//! Why: what is printed depends on who watches: a person at a terminal sees progress and a summary, a script asks
+//! for JSON, and cron hears nothing unless something is wrong. What can go wrong: a file name that steers the
+//! terminal (all names are escaped), and a reader that went away (noticed at the first failed write, after which
+//! the run is asked to stop in good order).
+
+mod json;
+mod log;
+mod progress;
+mod summary;
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use syncore::monitor::{Monitor, Phase};
+use syncore::plan::{Change, Item, Plan};
+use syncore::problem::Problem;
+use syncore::session::{Job, Location, Options, Report};
+use syncore::tree::{Kind, RelPath, escape};
+
+use crate::arguments::OutputOptions;
+use crate::error::{CommandError, harmless};
+use crate::interrupt;
+use crate::run::{Outcome, Purpose};
+use log::Log;
+use progress::Progress;
+
+/// How many problems are printed unless `--verbose` asks for all.
+const PROBLEMS_SHOWN: usize = 20;
+
+/// The output of one run.
+pub(crate) struct Ui {
+    json: bool,
+    itemize: bool,
+    summary: bool,
+    verbose: bool,
+    progress: Progress,
+    log: Option<Log>,
+    started: Instant,
+    problems: Mutex<Vec<Problem>>,
+    output_failed: AtomicBool,
+    output_error: Mutex<Option<io::Error>>,
+}
+
+impl Ui {
+    /// Decides what is printed and where, and opens the log file.
+    pub(crate) fn open(purpose: Purpose, options: &OutputOptions) -> Result<Self, CommandError> {
+        let log = options.log_file.as_deref().map(Log::open).transpose()?;
+        // Of a run that changes nothing, what it prints is all there is: it is printed wherever it goes.
+        let asked = purpose != Purpose::Change || options.verbose || io::stdout().is_terminal();
+        let human = !options.json && !options.quiet;
+        Ok(Self {
+            json: options.json,
+            itemize: human && (options.itemize || purpose != Purpose::Change),
+            summary: human && asked,
+            verbose: options.verbose,
+            progress: Progress::choose(options),
+            log,
+            started: Instant::now(),
+            problems: Mutex::default(),
+            output_failed: AtomicBool::new(false),
+            output_error: Mutex::default(),
+        })
+    }
+
+    /// Says in the log what begins.
+    pub(crate) fn started(&self, job: &Job) {
+        if let Some(log) = &self.log {
+            log.line(&format!("start: {} to {}", place(&job.source), place(&job.destination)));
+        }
+    }
+
+    /// Prints the plan's changes, in every form that was asked for.
+    pub(crate) fn show_plan(&self, plan: &Plan) {
+        self.progress.suspend(|| {
+            self.print(|out| {
+                for item in plan.items() {
+                    if self.json {
+                        writeln!(out, "{}", json::change(&item))?;
+                    } else if self.itemize {
+                        writeln!(out, "{}", itemized(&item))?;
+                    }
+                }
+                Ok(())
+            });
+        });
+        if let Some(log) = &self.log {
+            log.line(&format!("plan {}: {} changes", plan.id(), plan.len()));
+            plan.items().for_each(|item| log.line(&itemized(&item)));
+        }
+    }
+
+    /// Prints problems and the summary of a run that came to its end.
+    pub(crate) fn finished(&self, outcome: Outcome, options: &Options, report: &Report) {
+        self.progress.clear();
+        self.show_problems(&report.problems);
+        let elapsed = self.started.elapsed();
+        let text = summary::lines(outcome, options, report, elapsed);
+        self.print(|out| {
+            if self.json {
+                report.problems.iter().try_for_each(|problem| writeln!(out, "{}", json::problem(problem)))?;
+                writeln!(out, "{}", json::summary(outcome, report, elapsed))?;
+            } else if self.summary {
+                text.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            }
+            Ok(())
+        });
+        // Where the summary is not shown, a run with problems still says in one line why it is not well.
+        if outcome == Outcome::Problems && !self.summary {
+            complain(&format!("clonetool: {}", summary::verdict(outcome, options, report)));
+        }
+        if let Some(log) = &self.log {
+            text.iter().for_each(|line| log.line(line));
+        }
+    }
+
+    /// Prints what is left to say of a run that failed, but for the error itself.
+    pub(crate) fn failed(&self, error: &CommandError) {
+        self.progress.clear();
+        let problems = std::mem::take(&mut *lock(&self.problems));
+        self.show_problems(&problems);
+        if self.json {
+            self.print(|out| {
+                problems.iter().try_for_each(|problem| writeln!(out, "{}", json::problem(problem)))?;
+                writeln!(out, "{}", json::failure(error, problems.len(), self.started.elapsed()))
+            });
+        }
+        if let Some(log) = &self.log {
+            error.lines().iter().for_each(|line| log.line(line));
+        }
+    }
+
+    fn show_problems(&self, problems: &[Problem]) {
+        let shown = if self.verbose { problems.len() } else { PROBLEMS_SHOWN };
+        for problem in problems.iter().take(shown) {
+            complain(&format!("clonetool: {problem}"));
+        }
+        if problems.len() > shown {
+            complain(&format!(
+                "clonetool: and {} more problems (--verbose shows all)",
+                problems.len() - shown
+            ));
+        }
+    }
+
+    /// The error that ended the standard output, once.
+    pub(crate) fn output_error(&self) -> Result<(), CommandError> {
+        lock(&self.output_error).take().map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Prints what the user should know and what stops nothing: where the summary is shown, too, so that cron is
+    /// not told the same every night.
+    pub(crate) fn warn(&self, text: &str) {
+        let text = harmless(text);
+        if self.summary {
+            self.progress.suspend(|| complain(&format!("clonetool: warning: {text}")));
+        }
+        self.print_event(|| json::warning(&text));
+        if let Some(log) = &self.log {
+            log.line(&format!("warning: {text}"));
+        }
+    }
+
+    fn print(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
+        if self.output_failed.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut out = BufWriter::new(io::stdout().lock());
+        if let Err(error) = write(&mut out).and_then(|()| out.flush()) {
+            self.output_failed.store(true, Ordering::Relaxed);
+            *lock(&self.output_error) = Some(error);
+        }
+    }
+
+    fn print_event(&self, event: impl FnOnce() -> serde_json::Value) {
+        if self.json {
+            self.print(|out| writeln!(out, "{}", event()));
+        }
+    }
+}
+
+impl Monitor for Ui {
+    fn phase(&self, phase: Phase) {
+        self.progress.phase(phase);
+        self.print_event(|| json::phase(phase));
+        if let Some(log) = &self.log {
+            log.line(progress::word(phase));
+        }
+    }
+
+    fn scanned(&self, entries: u64) {
+        self.progress.scanned(entries);
+    }
+
+    fn planned(&self, changes: u64, content_bytes: u64) {
+        self.progress.planned(changes, content_bytes);
+        self.print_event(|| json::planned(changes, content_bytes));
+    }
+
+    fn changed(&self, _path: &RelPath, _change: &Change) {
+        self.progress.changed();
+    }
+
+    fn transferred(&self, bytes: u64) {
+        self.progress.transferred(bytes);
+    }
+
+    fn problem(&self, problem: &Problem) {
+        if let Some(log) = &self.log {
+            log.line(&problem.to_string());
+        }
+        lock(&self.problems).push(problem.clone());
+    }
+
+    fn cancelled(&self) -> bool {
+        interrupt::requested() || self.output_failed.load(Ordering::Relaxed)
+    }
+}
+
+/// Prints the message of an error that ended the command.
+pub(crate) fn report_error(error: &CommandError) {
+    error.lines().iter().for_each(|line| complain(line));
+}
+
+/// Prints the last line of a run whose output could not even be opened.
+pub(crate) fn not_opened(options: &OutputOptions, error: &CommandError) {
+    if options.json {
+        // The exit code says the same, should the standard output be what is broken.
+        let _ = writeln!(io::stdout().lock(), "{}", json::failure(error, 0, Duration::ZERO));
+    }
+}
+
+/// Prints what a command has to say that is no run. A reader that went away has seen what it wanted.
+pub(crate) fn print(text: &str) -> Result<(), CommandError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error. When even that is gone, there is nobody left to tell.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// The line of a change, as rsync prints it: what is done, the path, and where a link leads.
+fn itemized(item: &Item) -> String {
+    let line = format!("{} {}", item.itemize(), item.path);
+    match &item.link_to {
+        Some(leader) => format!("{line} => {leader}"),
+        None if item.entry.kind == Kind::Symlink && !matches!(item.change, Change::Delete(_)) => {
+            format!("{line} -> {}", escape(&item.entry.target))
+        }
+        None => line,
+    }
+}
+
+fn place(location: &Location) -> String {
+    let path = |path: &std::path::Path| escape(path.as_os_str().as_encoded_bytes());
+    match location {
+        Location::Local(root) => path(root),
+        Location::Remote(remote, root) => format!("{}:{}", escape(remote.host.as_bytes()), path(root)),
+    }
+}
+
+/// A panic elsewhere leaves no half-done state in what these locks guard.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use syncore::tree::Entry;
+
+    use super::*;
+
+    #[test]
+    fn a_line_shows_where_links_lead_and_steers_no_terminal() {
+        let mut item = Item {
+            path: RelPath::new(&b"a\x1b[2J"[..]).unwrap(),
+            change: Change::Create,
+            entry: Entry { target: b"../\xff".to_vec(), ..Entry::new(Kind::Symlink) },
+            link_to: None,
+        };
+        assert_eq!(itemized(&item), "cL+++++++++ /a\\x1b[2J -> ../\\xff");
+        item.link_to = RelPath::new("b").ok();
+        assert_eq!(itemized(&item), "hL+++++++++ /a\\x1b[2J => /b");
+    }
+}

@@ -1,0 +1,205 @@
+//! The events of `--json`: one object a line, the summary last.
+//!
+//! Why: scripts read these, so a field never changes its name or its meaning. What can go wrong: a file name that
+//! is not UTF-8 has no JSON form; `path` is the escaped name, and `path_bytes` is there as well where the two
+//! differ.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use syncore::monitor::Phase;
+use syncore::plan::{Change, Item};
+use syncore::problem::Problem;
+use syncore::session::Report;
+use syncore::tree::{Attributes, RelPath, escape};
+
+use super::progress;
+use crate::error::CommandError;
+use crate::run::Outcome;
+
+/// A change of the plan.
+pub(super) fn change(item: &Item) -> Value {
+    let (word, attributes) = match item.change {
+        Change::Create => ("create", Vec::new()),
+        Change::Update(attributes) => ("update", attribute_words(attributes)),
+        Change::Replace(_) => ("replace", Vec::new()),
+        Change::Delete(_) => ("delete", Vec::new()),
+    };
+    let mut event = json!({
+        "type": "change",
+        "change": word,
+        "kind": item.entry.kind.word(),
+        "size_bytes": item.entry.size_bytes,
+        "attributes": attributes,
+        "itemize": item.itemize(),
+    });
+    add_path(&mut event, "path", &item.path);
+    if let Some(leader) = &item.link_to {
+        add_path(&mut event, "link_to", leader);
+    }
+    event
+}
+
+/// A problem of one path.
+pub(super) fn problem(problem: &Problem) -> Value {
+    let mut event = json!({
+        "type": "problem",
+        "operation": problem.operation.words(),
+        "reason": problem.reason,
+    });
+    add_path(&mut event, "path", &problem.path);
+    event
+}
+
+/// What the user should know and what stops nothing.
+pub(super) fn warning(message: &str) -> Value {
+    json!({"type": "warning", "message": message})
+}
+
+/// A new phase.
+pub(super) fn phase(phase: Phase) -> Value {
+    json!({"type": "phase", "phase": progress::word(phase)})
+}
+
+/// The plan's totals, before anything is changed.
+pub(super) fn planned(changes: u64, content_bytes: u64) -> Value {
+    json!({"type": "planned", "changes": changes, "content_bytes": content_bytes})
+}
+
+/// The last line of a run that came to its end.
+pub(super) fn summary(outcome: Outcome, report: &Report, elapsed: Duration) -> Value {
+    json!({
+        "type": "summary",
+        "outcome": outcome.word(),
+        "exit_code": outcome.exit_code(),
+        "plan": report.plan.map(|id| id.to_string()),
+        "entries_scanned": report.entries_scanned,
+        "created": report.totals.created,
+        "updated": report.totals.updated,
+        "deleted": report.totals.deleted,
+        "metadata_only": report.totals.metadata_only,
+        "moved": report.totals.moved,
+        "protected": report.protected,
+        "content_bytes": report.totals.content_bytes,
+        "literal_bytes": report.literal_bytes,
+        "copied_bytes": report.copied_bytes,
+        "wire_sent_bytes": report.wire_sent_bytes,
+        "wire_received_bytes": report.wire_received_bytes,
+        "elapsed_seconds": elapsed.as_secs_f64(),
+        "problems": report.problems.len(),
+    })
+}
+
+/// The last line of a run that failed: the same fields, and why. What was counted before the failure is not known
+/// here, so the counts are null and not zero.
+pub(super) fn failure(error: &CommandError, problems: usize, elapsed: Duration) -> Value {
+    let mut value = json!({
+        "type": "summary",
+        "outcome": error.kind.outcome(),
+        "exit_code": error.exit_code(),
+        "message": error.message,
+        "hints": error.hints,
+        "elapsed_seconds": elapsed.as_secs_f64(),
+        "problems": problems,
+    });
+    let unknown = [
+        "plan",
+        "entries_scanned",
+        "created",
+        "updated",
+        "deleted",
+        "metadata_only",
+        "moved",
+        "protected",
+        "content_bytes",
+        "literal_bytes",
+        "copied_bytes",
+        "wire_sent_bytes",
+        "wire_received_bytes",
+    ];
+    if let Value::Object(fields) = &mut value {
+        fields.extend(unknown.map(|name| (name.to_owned(), Value::Null)));
+    }
+    value
+}
+
+/// Adds `path` as `name`, and as `NAME_bytes` where the escaped form is not the name itself.
+fn add_path(event: &mut Value, name: &str, path: &RelPath) {
+    if let Value::Object(fields) = event {
+        fields.insert(name.to_owned(), json!(path.to_string()));
+        if escape(path.as_bytes()).as_bytes() != path.as_bytes() {
+            let bytes = [b"/", path.as_bytes()].concat();
+            fields.insert(format!("{name}_bytes"), json!(bytes));
+        }
+    }
+}
+
+fn attribute_words(attributes: Attributes) -> Vec<&'static str> {
+    let words = [
+        (Attributes::CONTENT, "content"),
+        (Attributes::MTIME, "mtime"),
+        (Attributes::MODE, "mode"),
+        (Attributes::UID, "uid"),
+        (Attributes::GID, "gid"),
+        (Attributes::XATTRS, "xattrs"),
+        (Attributes::ACL, "acl"),
+        (Attributes::FLAGS, "flags"),
+        (Attributes::LINKS, "links"),
+    ];
+    words.into_iter().filter(|(attribute, _)| attributes.contains(*attribute)).map(|(_, word)| word).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use syncore::tree::{Entry, Kind};
+
+    use super::*;
+
+    #[test]
+    fn names_that_json_cannot_hold_come_as_bytes_too() {
+        let item = |path: &[u8]| Item {
+            path: RelPath::new(path).unwrap(),
+            change: Change::Update(Attributes::MODE | Attributes::MTIME),
+            entry: Entry::new(Kind::File),
+            link_to: RelPath::new("etc/leader").ok(),
+        };
+        let plain = change(&item("etc/é".as_bytes()));
+        assert_eq!(plain["path"], "/etc/é");
+        assert_eq!(plain["attributes"], json!(["mtime", "mode"]));
+        assert_eq!(plain["link_to"], "/etc/leader");
+        assert!(plain.get("path_bytes").is_none());
+        let odd = change(&item(b"a\xff\n"));
+        assert_eq!(odd["path"], "/a\\xff\\x0a");
+        assert_eq!(odd["path_bytes"], json!([47, 97, 255, 10]));
+        assert!(!odd.to_string().contains('\n'));
+    }
+
+    #[test]
+    fn both_summaries_have_every_promised_field() {
+        let done = summary(Outcome::InSync, &Report::default(), Duration::ZERO);
+        let failed = failure(&CommandError::failed("x"), 0, Duration::ZERO);
+        let promised = [
+            "entries_scanned",
+            "created",
+            "updated",
+            "deleted",
+            "metadata_only",
+            "moved",
+            "protected",
+            "literal_bytes",
+            "copied_bytes",
+            "wire_sent_bytes",
+            "wire_received_bytes",
+            "elapsed_seconds",
+            "problems",
+            "outcome",
+            "exit_code",
+            "plan",
+        ];
+        for field in promised {
+            assert!(done.get(field).is_some(), "{field} in a summary");
+            assert!(failed.get(field).is_some(), "{field} in a failure");
+        }
+        assert_eq!((&failed["outcome"], &failed["message"]), (&json!("failed"), &json!("x")));
+    }
+}
