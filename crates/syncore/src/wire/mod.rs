@@ -2,7 +2,7 @@
 
 mod transport;
 
-pub use transport::{ByteStream, Remote, TransportError, TransportKind, connect};
+pub use transport::{ByteStream, Remote, TransportError, TransportKind, connect, pair};
 
 use thiserror::Error;
 
