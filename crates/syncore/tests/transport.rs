@@ -130,9 +130,9 @@ fn new_session_keys_in_the_middle() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_yet_holds_the_writer_and_a_reader_that_does_not_holds_the_peer() {
+fn a_peer_that_writes_all_before_it_reads_stops_nobody_for_ever() {
     let sshd = Sshd::start("");
-    // 80 MiB before it reads, then 80 MiB read: more than all windows and pipes together, so that both ends wait.
+    // 80 MiB before it reads: more than all windows and pipes together, so that the writer has to wait.
     let body = "head -c 83886080 /dev/zero; head -c 83886080 | wc -c";
     let peer = sshd.script("peer", body);
     for (name, remote) in to_hosts(&sshd, &peer) {
@@ -240,7 +240,6 @@ fn a_dropped_stream_leaves_no_process() {
         let process = std::path::PathBuf::from(format!("/proc/{}", pid.trim()));
         assert!(process.exists(), "{name}");
         drop(stream);
-        assert_eq!(pumps().len(), 0, "{name}");
         // sshd needs a moment to notice.
         let deadline = Instant::now() + Duration::from_secs(20);
         while process.exists() {
@@ -248,12 +247,6 @@ fn a_dropped_stream_leaves_no_process() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-/// The threads of the built-in client that belong to this test: those of others are named alike, so the tests that
-/// look at them run alone (see `.config`), or are the only ones in their process.
-fn pumps() -> Vec<std::path::PathBuf> {
-    vec![]
 }
 
 /// Reads to the end, as a session would, and asks the transport.

@@ -10,15 +10,15 @@ use std::time::Duration;
 use syncore::wire::{Remote, TransportKind};
 use tempfile::TempDir;
 
-pub struct Sshd {
+pub(crate) struct Sshd {
     child: Child,
-    pub directory: TempDir,
-    pub port: u16,
+    pub(crate) directory: TempDir,
+    pub(crate) port: u16,
 }
 
 impl Sshd {
     /// `extra` are further lines of its configuration.
-    pub fn start(extra: &str) -> Self {
+    pub(crate) fn start(extra: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("sshd").tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         for (name, kind) in [("host_ed25519", "ed25519"), ("host_rsa", "rsa"), ("host_ecdsa", "ecdsa")] {
@@ -48,40 +48,40 @@ impl Sshd {
         panic!("sshd found no free port");
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         std::fs::write(self.path(name), text).unwrap();
         self.path(name)
     }
 
     /// A program to run on "the other host" in place of clonetool.
-    pub fn script(&self, name: &str, body: &str) -> String {
+    pub(crate) fn script(&self, name: &str, body: &str) -> String {
         let path = self.write(name, &format!("#!/bin/sh\n{body}\n"));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
     /// Type and key of a public key file.
-    pub fn public(&self, name: &str) -> String {
+    pub(crate) fn public(&self, name: &str) -> String {
         let text = std::fs::read_to_string(self.path(name)).unwrap();
         text.split(' ').take(2).collect::<Vec<_>>().join(" ")
     }
 
     /// The line of known_hosts that vouches for a key.
-    pub fn line_for(&self, public: &str) -> String {
+    pub(crate) fn line_for(&self, public: &str) -> String {
         format!("[127.0.0.1]:{} {}\n", self.port, self.public(public))
     }
 
     /// As ssh-keygen prints it.
-    pub fn fingerprint(&self, name: &str) -> String {
+    pub(crate) fn fingerprint(&self, name: &str) -> String {
         let output = run(Command::new("ssh-keygen").arg("-lf").arg(self.path(name)));
         output.split(' ').nth(1).unwrap().to_owned()
     }
 
-    pub fn remote(&self, transport: TransportKind, remote_path: &str) -> Remote {
+    pub(crate) fn remote(&self, transport: TransportKind, remote_path: &str) -> Remote {
         Remote {
             host: "127.0.0.1".into(),
             user: Some(run(Command::new("id").arg("-un")).trim().to_owned()),
@@ -106,10 +106,10 @@ impl Drop for Sshd {
 }
 
 /// An ssh-agent that holds one key, gone when dropped.
-pub struct Agent(Child);
+pub(crate) struct Agent(Child);
 
 impl Agent {
-    pub fn start(socket: &Path, key: &Path) -> Self {
+    pub(crate) fn start(socket: &Path, key: &Path) -> Self {
         let mut agent = Command::new("ssh-agent");
         let mut child = agent.arg("-D").arg("-a").arg(socket).stdout(Stdio::piped()).spawn().unwrap();
         // It prints where it listens once it does.
@@ -127,17 +127,17 @@ impl Drop for Agent {
     }
 }
 
-pub fn keygen(file: &Path, kind: &str, passphrase: &str) {
+pub(crate) fn keygen(file: &Path, kind: &str, passphrase: &str) {
     run(Command::new("ssh-keygen").args(["-q", "-t", kind, "-N", passphrase, "-C", "test", "-f"]).arg(file));
 }
 
-pub fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
