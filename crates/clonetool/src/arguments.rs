@@ -240,7 +240,7 @@ impl ConnectionOptions {
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),
         };
-        Ok(Location::Remote(remote, path))
+        Ok(Location::Remote(Box::new(remote), path))
     }
 
     /// Enters into `options` what belongs to the connection.

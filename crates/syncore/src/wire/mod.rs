@@ -12,7 +12,7 @@ pub use connection::{
     CONTENT_LANES, CONTROL, Connection, FRAME_LIMIT_BYTES, Incoming, Outgoing, PROTOCOL_VERSION, Traffic,
 };
 pub use message::{Answer, Facts, Failure, Message, Open, Part, Question, SmallFile, Start};
-pub use transport::{ByteStream, Remote, TransportError, TransportKind, connect};
+pub use transport::{ByteStream, Remote, TransportError, TransportKind, connect, pair};
 
 use thiserror::Error;
 
