@@ -3,7 +3,7 @@
 #
 #     packaging/debian-root.sh DIRECTORY
 #
-# The root is DIRECTORY/debian-root: minbase and enough packages for some 27,000 entries and 1 GB. It appears there
+# The root is DIRECTORY/debian-root: minbase and enough packages for some 30,000 entries and 900 MB. It appears there
 # whole or not at all, so an interrupted run leaves nothing that looks finished. Treat it as read-only: copy it before
 # changing anything. CLONETOOL_DEBIAN_MIRROR and CLONETOOL_DEBIAN_SUITE choose another source.
 set -eu
@@ -11,7 +11,7 @@ set -eu
 directory=$1
 suite=${CLONETOOL_DEBIAN_SUITE:-bookworm}
 mirror=${CLONETOOL_DEBIAN_MIRROR:-http://deb.debian.org/debian}
-packages=python3,perl,openssh-server,gcc,git,vim,locales-all,ca-certificates,curl,rsync,man-db,systemd-sysv
+packages=python3,perl,openssh-server,build-essential,python3-dev,python3-pip,git,vim,locales-all,ca-certificates,curl,rsync,man-db,systemd-sysv
 
 root=$directory/debian-root
 if [ -d "$root" ]; then
