@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes a Debian root for tests and benchmarks with debootstrap, once, and prints where it is.
+# Makes a Debian root for benchmarks with debootstrap, once, and prints where it is.
 #
 #     packaging/debian-root.sh DIRECTORY
 #
-# The root is DIRECTORY/debian-root: minbase and enough packages for some 30,000 entries and 900 MB. It appears there
-# whole or not at all, so an interrupted run leaves nothing that looks finished. Treat it as read-only: copy it before
-# changing anything. CLONETOOL_DEBIAN_MIRROR and CLONETOOL_DEBIAN_SUITE choose another source.
+# The root is DIRECTORY/bench-debian-root: minbase and enough packages for some 30,000 entries and 900 MB. It appears
+# there whole or not at all, so an interrupted run leaves nothing that looks finished. Treat it as read-only.
+# CLONETOOL_DEBIAN_MIRROR and CLONETOOL_DEBIAN_SUITE choose another source.
 set -eu
 
 directory=$1
@@ -13,7 +13,7 @@ suite=${CLONETOOL_DEBIAN_SUITE:-bookworm}
 mirror=${CLONETOOL_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 packages=python3,perl,openssh-server,build-essential,python3-dev,python3-pip,git,vim,locales-all,ca-certificates,curl,rsync,man-db,systemd-sysv
 
-root=$directory/debian-root
+root=$directory/bench-debian-root
 if [ -d "$root" ]; then
     echo "$root"
     exit 0
@@ -27,7 +27,7 @@ debootstrap=$(PATH=$PATH:/usr/sbin:/sbin command -v debootstrap) || {
     exit 1
 }
 mkdir -p "$directory"
-work=$(mktemp -d "$directory/debian-root.XXXXXX")
+work=$(mktemp -d "$directory/bench-debian-root.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM HUP
 

@@ -6,7 +6,7 @@
 # Builds a small production root below a temporary directory, clones it to a standby root through the real remote
 # protocol, gives the standby an identity of its own, changes production, runs the hourly and the daily sync, and
 # checks the outcome with tools that are not clonetool. Nothing outside the temporary directory is changed; it is
-# removed at the end unless CLONETOOL_DEMO_KEEP is set. Works without root too, with fewer kinds of file.
+# removed at the end unless CLONETOOL_KEEP is set. Works without root too, with fewer kinds of file.
 # shellcheck disable=SC2016  # password hashes have dollar signs
 set -eu
 LC_ALL=C
@@ -34,7 +34,7 @@ cleanup() {
     status=$?
     trap - EXIT
     [ -z "$made_run_sshd" ] || rmdir /run/sshd 2>/dev/null || :
-    if [ -n "${CLONETOOL_DEMO_KEEP:-}" ]; then
+    if [ -n "${CLONETOOL_KEEP:-}" ]; then
         echo "demo: kept $work"
     else
         chmod -R u+rwX "$work" 2>/dev/null || :
