@@ -6,8 +6,10 @@
 //! bounds and references before anything acts on it).
 
 mod compare;
+mod links;
 
-pub use compare::{Compared, compare_directory};
+pub use compare::{Line, Listed, Verdict, bucket_bits, bucket_digests, bucket_of, compare_lines};
+pub use links::{Draft, StandbyInode, resolve_links};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -23,8 +25,6 @@ pub enum Change {
     Update(Attributes),
     /// Another kind is there and makes way.
     Replace(Kind),
-    /// Becomes another name of the inode at the plan's item of that index, which stands before this one.
-    Link(u32),
     /// Goes away.
     Delete(Kind),
 }
@@ -38,6 +38,8 @@ pub struct Item {
     pub change: Change,
     /// What the path is afterwards; an entry of the old kind for a deletion.
     pub entry: Entry,
+    /// The path of which this becomes another name, instead of getting an inode of its own.
+    pub link_to: Option<RelPath>,
 }
 
 impl Item {
@@ -45,10 +47,11 @@ impl Item {
     #[must_use]
     pub fn needs_content(&self) -> bool {
         self.entry.kind == Kind::File
+            && self.link_to.is_none()
             && match self.change {
                 Change::Create | Change::Replace(_) => true,
                 Change::Update(attributes) => attributes.contains(Attributes::CONTENT),
-                Change::Link(_) | Change::Delete(_) => false,
+                Change::Delete(_) => false,
             }
     }
 
@@ -58,11 +61,11 @@ impl Item {
         let kind = self.entry.kind.letter();
         match self.change {
             Change::Delete(_) => "*deleting  ".to_owned(),
+            _ if self.link_to.is_some() => format!("h{kind}+++++++++"),
             Change::Create | Change::Replace(_) => {
                 let verb = if kind == 'f' { '>' } else { 'c' };
                 format!("{verb}{kind}+++++++++")
             }
-            Change::Link(_) => format!("h{kind}+++++++++"),
             Change::Update(a) => {
                 let verb = if a.contains(Attributes::CONTENT) { '>' } else { '.' };
                 let mark = |attribute, letter| if a.contains(attribute) { letter } else { '.' };
@@ -127,9 +130,6 @@ pub enum PlanError {
     /// Items out of order, or twice.
     #[error("the plan is out of order at {0}")]
     Order(RelPath),
-    /// A link to something that is no earlier item.
-    #[error("the plan links {0} to an item that does not precede it")]
-    Link(RelPath),
     /// An item whose parts contradict each other.
     #[error("the plan contradicts itself at {0}")]
     Contradiction(RelPath),
@@ -149,6 +149,7 @@ pub enum PlanError {
 ///     path: RelPath::new("etc").unwrap(),
 ///     change: Change::Create,
 ///     entry: Entry::new(Kind::Directory),
+///     link_to: None,
 /// })?;
 /// assert_eq!(plan.totals().created, 1);
 /// assert_eq!(plan.items().next().unwrap().path.to_string(), "/etc");
@@ -171,6 +172,7 @@ struct Stored {
     rest: Vec<u8>,
     change: Change,
     entry: Entry,
+    link_to: Option<RelPath>,
 }
 
 impl Plan {
@@ -187,6 +189,7 @@ impl Plan {
             rest: item.path.as_bytes()[shared..].to_vec(),
             change: item.change,
             entry: item.entry.clone(),
+            link_to: item.link_to.clone(),
         };
         let encoded = std::mem::take(&mut self.encoded);
         self.encoded = postcard::to_extend(&stored, encoded).map_err(|_| PlanError::Malformed)?;
@@ -216,27 +219,25 @@ impl Plan {
         let possible = match item.change {
             Change::Delete(kind) => kind == item.entry.kind && !item.path.is_root(),
             Change::Replace(kind) => kind != item.entry.kind && !item.path.is_root(),
-            Change::Link(leader) => {
-                if leader >= self.count {
-                    return Err(PlanError::Link(item.path.clone()));
-                }
-                item.entry.kind != Kind::Directory
-            }
             Change::Update(attributes) => !attributes.is_empty(),
             Change::Create => !item.path.is_root(),
         };
-        if possible { Ok(()) } else { Err(contradiction()) }
+        let linkable = match &item.link_to {
+            None => true,
+            Some(leader) => *leader != item.path && item.entry.kind != Kind::Directory && !deleting,
+        };
+        if possible && linkable { Ok(()) } else { Err(contradiction()) }
     }
 
     fn account(&mut self, item: &Item) {
         let totals = &mut self.totals;
         match item.change {
-            Change::Create | Change::Link(_) => totals.created += 1,
+            Change::Create => totals.created += 1,
             Change::Replace(_) => {
                 totals.created += 1;
                 totals.deleted += 1;
             }
-            Change::Update(a) if a.contains(Attributes::CONTENT) => totals.updated += 1,
+            Change::Update(a) if a.contains(Attributes::CONTENT) || item.link_to.is_some() => totals.updated += 1,
             Change::Update(_) => totals.metadata_only += 1,
             Change::Delete(_) => totals.deleted += 1,
         }
@@ -319,5 +320,9 @@ fn decode<'a>(last: &RelPath, encoded: &'a [u8]) -> Result<(Item, &'a [u8]), Pla
     let (stored, rest): (Stored, _) = postcard::take_from_bytes(encoded).map_err(|_| PlanError::Malformed)?;
     let shared = last.as_bytes().get(..stored.shared as usize).ok_or(PlanError::Malformed)?;
     let path = RelPath::new([shared, &stored.rest].concat())?;
-    Ok((Item { path, change: stored.change, entry: stored.entry }, rest))
+    if let Some(leader) = &stored.link_to {
+        leader.check()?;
+    }
+    let Stored { change, entry, link_to, .. } = stored;
+    Ok((Item { path, change, entry, link_to }, rest))
 }

@@ -1,7 +1,17 @@
 //! Messages, frames, limits, and the byte transports that carry them.
+//!
+//! Why: everything that crosses to the other end is defined here, so that it can be bounded, checked and written
+//! down (`doc/protocol.md`). What can go wrong: a hostile or broken peer, a login script that prints, a version that
+//! is not ours; each is an error that names itself.
 
+mod connection;
+mod message;
 mod transport;
 
+pub use connection::{
+    CONTENT_LANES, CONTROL, Connection, FRAME_LIMIT_BYTES, Incoming, Outgoing, PROTOCOL_VERSION, Traffic,
+};
+pub use message::{Answer, Facts, Failure, Message, Open, Part, Question, SmallFile, Start};
 pub use transport::{ByteStream, Remote, TransportError, TransportKind, connect};
 
 use thiserror::Error;
@@ -24,4 +34,33 @@ pub enum WireError {
     /// The byte stream ended or broke.
     #[error("the connection to the peer was lost: {0}")]
     Lost(String),
+    /// What answered is no agent.
+    #[error("what answered is no clonetool agent; it said: {heard}")]
+    NoAgent {
+        /// Its first bytes, escaped.
+        heard: String,
+    },
+    /// The peer speaks another version.
+    #[error("versions do not match: here {ours}, there {theirs}")]
+    Version {
+        /// This end's.
+        ours: String,
+        /// The peer's.
+        theirs: String,
+    },
+    /// The peer said something that no honest peer says.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(String),
+    /// The peer made no progress.
+    #[error("the peer made no progress for {seconds} seconds")]
+    Timeout {
+        /// The deadline.
+        seconds: u64,
+    },
+    /// The transport failed before the agent answered.
+    #[error(transparent)]
+    Transport(TransportError),
+    /// The monitor asked to stop.
+    #[error("interrupted")]
+    Cancelled,
 }

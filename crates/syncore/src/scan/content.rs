@@ -1,0 +1,126 @@
+//! Opens and reads file content honestly: a file that changes under the reader is noticed.
+//!
+//! Why: whole-machine copies of running hosts always meet files in motion; a torn copy must never be taken for a
+//! good one. So the file is opened without following a link, looked at before and after, and read with read(2),
+//! never mapped: a mapped file that shrinks kills the reader. What can go wrong: see [`Stability`].
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags, openat, statx};
+use rustix::io::{Errno, Result};
+
+use super::metadata::from_statx;
+use super::root::statx_mask;
+use crate::tree::{Entry, Kind, Timestamp};
+
+/// How often a small file that changes while it is read is read again.
+pub const READ_ATTEMPTS: u32 = 3;
+
+/// Bytes read at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// What of a file moves when its content does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stability {
+    /// Length in bytes.
+    pub size_bytes: u64,
+    /// Modification time.
+    pub mtime: Timestamp,
+    /// Status change time: moves when mtime is set back.
+    pub ctime: Timestamp,
+}
+
+impl Stability {
+    /// Looks at an open file.
+    ///
+    /// # Errors
+    /// Whatever statx(2) says; `EAGAIN` when it is no regular file.
+    pub fn of(fd: BorrowedFd<'_>) -> Result<Self> {
+        let stat = statx(fd, c"", AtFlags::EMPTY_PATH, statx_mask())?;
+        let (entry, _) = from_statx(&stat)?;
+        if entry.kind != Kind::File {
+            return Err(Errno::AGAIN);
+        }
+        let ctime = Timestamp { seconds: stat.stx_ctime.tv_sec, nanoseconds: stat.stx_ctime.tv_nsec };
+        Ok(Self { size_bytes: entry.size_bytes, mtime: entry.mtime, ctime })
+    }
+
+    /// Whether the file only grew since `before`: what was read up to its old length is an honest prefix.
+    #[must_use]
+    pub fn only_grew_since(&self, before: &Self) -> bool {
+        self.size_bytes > before.size_bytes && self.mtime >= before.mtime
+    }
+}
+
+/// Opens the regular file `name` for reading, without touching its access time where that is allowed.
+///
+/// # Errors
+/// Whatever openat(2) says, `ELOOP` for a link.
+pub fn open_file(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
+    // RACE: the name may have become a FIFO or a device since it was judged; O_NONBLOCK keeps the open from waiting,
+    // and `Stability::of` then turns it away.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match openat(directory, name, flags | OFlags::NOATIME, Mode::empty()) {
+        // Only the owner and root may leave the access time alone.
+        Err(Errno::PERM) => openat(directory, name, flags, Mode::empty()),
+        other => other,
+    }
+}
+
+/// Reads until `buffer` is full or the file ends; says how much was read.
+///
+/// # Errors
+/// Whatever pread(2) says.
+pub fn read_full(fd: BorrowedFd<'_>, mut buffer: &mut [u8], mut offset: u64) -> Result<usize> {
+    let mut total = 0;
+    while !buffer.is_empty() {
+        match rustix::io::pread(fd, &mut *buffer, offset) {
+            Ok(0) => break,
+            Ok(read) => {
+                total += read;
+                offset += read as u64;
+                buffer = &mut buffer[read..];
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(total)
+}
+
+/// The BLAKE3 digest of a file's content; read again when it changes meanwhile.
+///
+/// # Errors
+/// Whatever openat(2) and pread(2) say; `EAGAIN` when it will not stay as `entry` says it is.
+pub fn hash_file(directory: BorrowedFd<'_>, name: &CStr, entry: &Entry) -> Result<[u8; 32]> {
+    for _ in 0..READ_ATTEMPTS {
+        let fd = open_file(directory, name)?;
+        let before = Stability::of(fd.as_fd())?;
+        let hash = hash_open(fd.as_fd(), before.size_bytes)?;
+        if Stability::of(fd.as_fd())? == before && before.size_bytes == entry.size_bytes {
+            return Ok(hash);
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+/// The BLAKE3 digest of the first `length` bytes of an open file.
+///
+/// # Errors
+/// Whatever pread(2) says.
+pub fn hash_open(fd: BorrowedFd<'_>, length: u64) -> Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX).clamp(1, READ_BYTES)];
+    let mut offset = 0;
+    while offset < length {
+        let want = usize::try_from(length - offset).unwrap_or(usize::MAX).min(buffer.len());
+        let read = read_full(fd, &mut buffer[..want], offset)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+        offset += read as u64;
+    }
+    Ok(*hasher.finalize().as_bytes())
+}

@@ -1,0 +1,232 @@
+//! Reads one directory: every name that the rules let take part, judged and with its metadata.
+//!
+//! Why: the digest scan, the listings of the comparison and the walk of a new subtree all need the same answer for
+//! the same directory, so there is one reader. What can go wrong: a name that cannot be read must not look like one
+//! that is not there, or it would be deleted on the standby.
+
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, RawDir};
+use rustix::io::Errno;
+
+use super::boundary::{Boundaries, never_entered};
+use super::content::hash_file;
+use super::metadata::{Detail, Inode, Scratch, read_entry, read_kind};
+use super::root::{Identity, Root};
+use crate::problem::{Operation, Problem};
+use crate::rules::{Cursor, RuleSet, Scope};
+use crate::tree::{Entry, Kind, RelPath};
+
+/// Bytes of directory entries read by one getdents64 call.
+const DIRENT_BYTES: usize = 32 * 1024;
+
+/// What is to be read of a tree, and how.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Below which directory.
+    pub root: Arc<Root>,
+    /// Under which rules.
+    pub rules: Arc<RuleSet>,
+    /// Within which boundaries.
+    pub boundaries: Arc<Boundaries>,
+    /// Whether content is read and digested, and with it the inode flags that only an open file shows.
+    pub checksum: bool,
+}
+
+/// A name in a directory that takes part in the run.
+#[derive(Debug)]
+pub struct Named {
+    /// The name; empty for the root itself.
+    pub name: CString,
+    /// In scope, or a directory of which only the existence matters.
+    pub scope: Scope,
+    /// Its metadata.
+    pub entry: Entry,
+    /// Its inode.
+    pub inode: Inode,
+    /// For a directory that is entered: the rules' cursor within it.
+    pub below: Option<Cursor>,
+    /// Whether it belongs to the auth set.
+    pub auth_set: bool,
+}
+
+/// A name as [`read_directory`] finds it.
+#[derive(Debug)]
+pub enum Seen {
+    /// It takes part.
+    Named(Box<Named>),
+    /// It is out of scope; true if because it is protected.
+    Out(bool),
+    /// It takes part, but cannot be read.
+    Unreadable(CString, Problem),
+    /// It is what an interrupted run left behind.
+    Leftover(CString),
+}
+
+/// The prefix of every name that is only ever used while something is staged beside its final place.
+pub const STAGE_PREFIX: &[u8] = b".clonetool-stage-";
+
+/// Whether `name` is one that staging made: the prefix and 16 hexadecimal digits, nothing else.
+#[must_use]
+pub fn is_stage_name(name: &[u8]) -> bool {
+    name.strip_prefix(STAGE_PREFIX).is_some_and(|rest| {
+        rest.len() == 16 && rest.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b))
+    })
+}
+
+impl View {
+    /// Judges and reads the root directory itself.
+    ///
+    /// # Errors
+    /// Whatever statx(2) says.
+    pub fn read_root(&self, scratch: &mut Scratch) -> rustix::io::Result<Named> {
+        let (cursor, decision) = self.rules.root();
+        let (entry, inode) = read_entry(self.root.as_fd(), c".", self.detail(), scratch)?;
+        let (scope, auth_set) = (decision.scope, decision.auth_set);
+        Ok(Named { name: CString::default(), scope, entry, inode, below: Some(cursor), auth_set })
+    }
+
+    /// How much a scan reads of each name.
+    #[must_use]
+    pub fn detail(&self) -> Detail {
+        if self.checksum { Detail::Full } else { Detail::Quick }
+    }
+
+    /// Reads the open directory at `path`, handing every name to `each` as it comes.
+    ///
+    /// `select` may skip a name before anything is read of it.
+    ///
+    /// # Errors
+    /// Whatever getdents64(2) says; the names handed over until then are not all there are.
+    pub fn read_directory(
+        &self,
+        place: &Place<'_>,
+        detail: Detail,
+        scratch: &mut Scratch,
+        select: &dyn Fn(&[u8]) -> bool,
+        each: &mut dyn FnMut(Seen),
+    ) -> rustix::io::Result<()> {
+        let mut buffer = [MaybeUninit::uninit(); DIRENT_BYTES];
+        let mut names = RawDir::new(place.directory, &mut buffer);
+        while let Some(dirent) = names.next() {
+            let dirent = match dirent {
+                // Interrupted by a signal, nothing was read yet.
+                Err(Errno::INTR) => continue,
+                other => other?,
+            };
+            let name = dirent.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") || !select(name.to_bytes()) {
+                continue;
+            }
+            let kind = match dirent.file_type() {
+                FileType::Unknown => None,
+                kind => Some(kind == FileType::Directory),
+            };
+            if let Some(seen) = self.judge(place, name, kind, detail, scratch) {
+                each(seen);
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges one name and reads it if it takes part; none when it is gone.
+    fn judge(
+        &self,
+        place: &Place<'_>,
+        name: &CStr,
+        is_directory: Option<bool>,
+        detail: Detail,
+        scratch: &mut Scratch,
+    ) -> Option<Seen> {
+        if is_stage_name(name.to_bytes()) {
+            return Some(Seen::Leftover(name.to_owned()));
+        }
+        let problem = |operation, error: Errno| {
+            let path = place.path.join(name.to_bytes());
+            let reason = std::io::Error::from(error);
+            Some(Seen::Unreadable(name.to_owned(), Problem::new(&path, operation, reason)))
+        };
+        let is_directory = match is_directory {
+            Some(known) => known,
+            None => match read_kind(place.directory, name) {
+                Ok((kind, _)) => kind == Kind::Directory,
+                Err(Errno::NOENT) => return None,
+                Err(error) => return problem(Operation::ReadMetadata, error),
+            },
+        };
+        let (decision, below) = self.rules.enter(place.cursor, name.to_bytes(), is_directory);
+        if decision.scope == Scope::Out {
+            return Some(Seen::Out(decision.protected));
+        }
+        let (mut entry, inode) = match read_entry(place.directory, name, detail, scratch) {
+            Ok(read) => read,
+            Err(Errno::NOENT) => return None,
+            Err(error) => return problem(Operation::ReadMetadata, error),
+        };
+        if (entry.kind == Kind::Directory) != is_directory {
+            // RACE: it became another kind while it was judged. The rules may say otherwise of that kind, so it is
+            // left alone; the next run sees it settled.
+            return problem(Operation::ReadMetadata, Errno::AGAIN);
+        }
+        if entry.kind == Kind::File && (self.checksum || decision.auth_set) {
+            match hash_file(place.directory, name, &entry) {
+                Ok(hash) => entry.content = Some(hash),
+                Err(Errno::NOENT) => return None,
+                Err(error) => return problem(Operation::Read, error),
+            }
+        }
+        let mut named = Named {
+            name: name.to_owned(),
+            scope: decision.scope,
+            auth_set: decision.auth_set,
+            below: below.filter(|_| is_directory && decision.scope != Scope::Empty),
+            entry,
+            inode,
+        };
+        if is_directory && named.below.is_some() && !self.enters(place, &named) {
+            (named.scope, named.below) = (Scope::Empty, None);
+        }
+        Some(Seen::Named(Box::new(named)))
+    }
+
+    fn enters(&self, place: &Place<'_>, child: &Named) -> bool {
+        let boundary = place.identity.boundary_to(&child.inode.identity);
+        if !boundary && self.boundaries.barriers.is_empty() {
+            return true;
+        }
+        let path = place.path.join(child.name.to_bytes());
+        if !self.boundaries.enters(&path, &place.identity, &child.inode.identity) {
+            return false;
+        }
+        !boundary || self.root.open_directory(&path).is_ok_and(|directory| !never_entered(directory))
+    }
+}
+
+/// An open directory and where it is.
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// The directory, open for listing.
+    pub directory: BorrowedFd<'a>,
+    /// Its path below the root.
+    pub path: &'a RelPath,
+    /// Its identity, for boundaries.
+    pub identity: Identity,
+    /// The rules' cursor in it.
+    pub cursor: &'a Cursor,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_stage_name;
+
+    #[test]
+    fn only_exact_stage_names_are_taken_for_leftovers() {
+        assert!(is_stage_name(b".clonetool-stage-0123456789abcdef"));
+        for other in [&b".clonetool-stage-"[..], b".clonetool-stage-0123456789abcdeg", b"x.clonetool-stage-0123456789abcdef"] {
+            assert!(!is_stage_name(other));
+        }
+    }
+}

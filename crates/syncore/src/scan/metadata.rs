@@ -1,0 +1,174 @@
+//! Reads one name's metadata, relative to the directory that holds it.
+//!
+//! Why: this is the hot path of every run: one statx and one llistxattr for most names, and nothing twice. What can
+//! go wrong: the name may become something else between two calls. Whoever owns the directory may do that at any
+//! time, so what is read is only ever shown and compared; the commit pins the inode and looks again.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, Statx, ioctl_getflags, lgetxattr, llistxattr, openat, readlinkat, statx,
+};
+use rustix::io::{Errno, Result};
+
+use super::root::{Identity, identity_of, proc_path_of, statx_mask};
+use crate::tree::{Entry, INODE_FLAGS, Kind, STATX_FLAGS, Timestamp, Xattr};
+
+/// Largest xattr value (`XATTR_SIZE_MAX`) and list of names (`XATTR_LIST_MAX`), xattr(7).
+const XATTR_LIMIT_BYTES: usize = 64 * 1024;
+
+/// What is only true of the inode here, not of its copy.
+#[derive(Debug, Clone, Copy)]
+pub struct Inode {
+    /// Which inode on which mount.
+    pub identity: Identity,
+    /// How many names it has, in scope or not.
+    pub links: u32,
+}
+
+/// Whether inode flags that statx(2) does not report are read as well, at the price of opening the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// What can be had without opening anything.
+    Quick,
+    /// Everything.
+    Full,
+}
+
+/// Buffers that are used again and again.
+#[derive(Debug)]
+pub struct Scratch {
+    pub(crate) path: Vec<u8>,
+    pub(crate) list: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+    pub(crate) encode: Vec<u8>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            path: Vec::new(),
+            list: Vec::with_capacity(XATTR_LIMIT_BYTES),
+            value: Vec::with_capacity(XATTR_LIMIT_BYTES),
+            encode: Vec::new(),
+        }
+    }
+}
+
+/// The kind of what statx saw; an error for what no Unix has.
+fn kind_of(stat: &Statx) -> Result<Kind> {
+    match FileType::from_raw_mode(stat.stx_mode.into()) {
+        FileType::RegularFile => Ok(Kind::File),
+        FileType::Directory => Ok(Kind::Directory),
+        FileType::Symlink => Ok(Kind::Symlink),
+        FileType::Fifo => Ok(Kind::Fifo),
+        FileType::Socket => Ok(Kind::Socket),
+        FileType::BlockDevice => Ok(Kind::BlockDevice),
+        FileType::CharacterDevice => Ok(Kind::CharDevice),
+        FileType::Unknown => Err(Errno::NOTSUP),
+    }
+}
+
+/// What statx alone says of `name` in `directory`: its kind, and which inode it is.
+///
+/// # Errors
+/// Whatever statx(2) says.
+pub fn read_kind(directory: BorrowedFd<'_>, name: &CStr) -> Result<(Kind, Inode)> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(directory, name, flags, statx_mask())?;
+    Ok((kind_of(&stat)?, Inode { identity: identity_of(&stat), links: stat.stx_nlink }))
+}
+
+/// Reads all metadata of `name` in `directory`, except its content and the other names of its inode.
+///
+/// # Errors
+/// Whatever statx(2), readlinkat(2), llistxattr(2) or lgetxattr(2) say; `ENOENT` when it is gone.
+pub fn read_entry(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    detail: Detail,
+    scratch: &mut Scratch,
+) -> Result<(Entry, Inode)> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(directory, name, flags, statx_mask())?;
+    let (mut entry, inode) = from_statx(&stat)?;
+    if entry.kind == Kind::Symlink {
+        entry.target = readlinkat(directory, name, Vec::new())?.into_bytes();
+    }
+    entry.xattrs = read_xattrs(directory, name.to_bytes(), scratch)?;
+    if detail == Detail::Full && matches!(entry.kind, Kind::File | Kind::Directory) {
+        entry.flags = read_all_flags(directory, name, entry.flags)?;
+    }
+    Ok((entry, inode))
+}
+
+/// What statx alone says: an entry without symlink target, xattrs and rarer inode flags.
+pub(crate) fn from_statx(stat: &Statx) -> Result<(Entry, Inode)> {
+    let kind = kind_of(stat)?;
+    let mut entry = Entry::new(kind);
+    entry.mode = if kind == Kind::Symlink { 0 } else { stat.stx_mode & 0o7777 };
+    (entry.uid, entry.gid) = (stat.stx_uid, stat.stx_gid);
+    entry.mtime = Timestamp { seconds: stat.stx_mtime.tv_sec, nanoseconds: stat.stx_mtime.tv_nsec };
+    match kind {
+        Kind::File => entry.size_bytes = stat.stx_size,
+        Kind::BlockDevice | Kind::CharDevice => entry.device = (stat.stx_rdev_major, stat.stx_rdev_minor),
+        _ => {}
+    }
+    if matches!(kind, Kind::File | Kind::Directory) {
+        // The attribute bits of statx have the values of the inode flags of the same name (linux/stat.h).
+        entry.flags = u32::try_from(stat.stx_attributes.bits() & u64::from(STATX_FLAGS)).unwrap_or(0);
+    }
+    Ok((entry, Inode { identity: identity_of(stat), links: stat.stx_nlink }))
+}
+
+/// All inode flags of a file or directory, or `quick` where the filesystem has none.
+fn read_all_flags(directory: BorrowedFd<'_>, name: &CStr, quick: u32) -> Result<u32> {
+    // RACE: the name may have become a FIFO or a device since statx; O_NONBLOCK keeps the open from waiting, and a
+    // device driver's open is the worst that can happen to it.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match openat(directory, name, flags, Mode::empty()) {
+        Ok(fd) => flags_of(fd.as_fd(), quick),
+        // Not readable without root: the flags that statx knows are still true.
+        Err(Errno::ACCESS | Errno::PERM) => Ok(quick),
+        Err(error) => Err(error),
+    }
+}
+
+/// The inode flags of an open file, or `quick` where its filesystem has none.
+pub(crate) fn flags_of(fd: BorrowedFd<'_>, quick: u32) -> Result<u32> {
+    match ioctl_getflags(fd) {
+        Ok(flags) => Ok(flags.bits() & INODE_FLAGS),
+        Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(quick),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_xattrs(directory: BorrowedFd<'_>, name: &[u8], scratch: &mut Scratch) -> Result<Vec<Xattr>> {
+    let Scratch { path, list, value, .. } = scratch;
+    let path = proc_path_of(directory, name, path);
+    list.clear();
+    match llistxattr(path, rustix::buffer::spare_capacity(list)) {
+        Ok(0) | Err(Errno::OPNOTSUPP | Errno::NODATA) => return Ok(Vec::new()),
+        Ok(_) => {}
+        Err(error) => return Err(error),
+    }
+    let mut xattrs = Vec::new();
+    for name in list.split(|b| *b == 0).filter(|name| carried(name)) {
+        value.clear();
+        match lgetxattr(path, name, rustix::buffer::spare_capacity(value)) {
+            Ok(_) => xattrs.push(Xattr { name: name.to_vec(), value: value.clone() }),
+            // Removed in the meantime, or a name that is listed but has no value for us.
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    xattrs.sort_unstable();
+    Ok(xattrs)
+}
+
+/// Whether an attribute belongs to the file rather than to the filesystem it happens to be on.
+pub(crate) fn carried(name: &[u8]) -> bool {
+    // Integrity measurements are over this host's inode; overlay bookkeeping over this mount's layers.
+    !name.is_empty() && name != b"security.evm" && !name.starts_with(b"trusted.overlay.")
+}

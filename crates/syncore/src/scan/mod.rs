@@ -1,0 +1,25 @@
+//! Reads trees: the held root, one directory, one name, and the parallel walk that digests everything.
+//!
+//! Why: a clone runs as root over directories that other users write. Every access is relative to a held
+//! descriptor, no link is followed, and what cannot be read is a problem, never an absence. What can go wrong: the
+//! tree changes while it is read; see `content` and `snapshot` for what that means.
+
+mod boundary;
+mod content;
+mod list;
+mod metadata;
+mod root;
+mod snapshot;
+mod walk;
+
+pub use boundary::{Boundaries, Mount, mounts_below, never_entered};
+pub use content::{READ_ATTEMPTS, Stability, hash_open, open_file, read_full};
+pub use list::{Named, Place, STAGE_PREFIX, Seen, View, is_stage_name};
+pub use metadata::{Detail, Inode, Scratch, read_entry, read_kind};
+pub use root::{Identity, Root, proc_path};
+pub use snapshot::Snapshot;
+pub use walk::scan;
+
+pub(crate) use metadata::{carried, flags_of, from_statx};
+pub(crate) use root::{identity_of, statx_mask};
+pub(crate) use walk::line_digest;

@@ -1,0 +1,194 @@
+//! What a scan leaves behind: one digest a directory, and which inodes have several names.
+//!
+//! Why: comparing two trees needs to know which subtrees are equal, not what is in them; a million entries fit in
+//! the memory of their directories (44 bytes each). What can go wrong: the tree goes on living. A snapshot says
+//! what was there when each directory was read; whatever differs is read again before it is acted on.
+
+use std::collections::HashMap;
+
+use crate::problem::Problem;
+use crate::tree::{Digest, LinkGroup, NameHash, RelPath, hash_name, link_key, path_hash};
+
+/// A directory of the tree.
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    parent: u32,
+    name: Digest,
+    /// Of its own lines while the scan runs, of its whole subtree afterwards.
+    digest: Digest,
+}
+
+/// A name in scope of an inode that has several names.
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    inode: ((u32, u32), u64),
+    directory: u32,
+    name: NameHash,
+    path: Digest,
+}
+
+/// Collects what the walk finds; directories are numbered so that a parent precedes its children.
+#[derive(Debug, Default)]
+pub(crate) struct Builder {
+    nodes: Vec<Node>,
+    members: Vec<Member>,
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) leftovers: Vec<RelPath>,
+    pub(crate) entries: u64,
+    pub(crate) protected: u64,
+}
+
+/// What one directory adds.
+#[derive(Debug, Default)]
+pub(crate) struct DirectoryFindings {
+    pub(crate) members: Vec<((u32, u32), u64, NameHash, Digest)>,
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) leftovers: Vec<RelPath>,
+    pub(crate) entries: u64,
+    pub(crate) protected: u64,
+}
+
+impl Builder {
+    /// Adds the root directory.
+    pub(crate) fn root() -> Self {
+        let node = Node { parent: 0, name: [0; 16], digest: [0; 16] };
+        Self { nodes: vec![node], ..Self::default() }
+    }
+
+    /// Sets a directory's own digest and adds its subdirectories; gives the number of the first of them.
+    pub(crate) fn add(&mut self, directory: u32, digest: Digest, children: &[Digest], found: DirectoryFindings) -> u32 {
+        self.nodes[directory as usize].digest = digest;
+        let first = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        self.nodes.extend(children.iter().map(|name| Node { parent: directory, name: *name, digest: [0; 16] }));
+        self.members.extend(
+            found.members.iter().map(|&(device, inode, name, path)| Member {
+                inode: (device, inode),
+                directory,
+                name,
+                path,
+            }),
+        );
+        self.problems.extend(found.problems);
+        self.leftovers.extend(found.leftovers);
+        self.entries += found.entries;
+        self.protected += found.protected;
+        first
+    }
+
+    /// Folds link groups and subdirectories into every directory's digest, leaves first.
+    pub(crate) fn finish(mut self) -> Snapshot {
+        let (groups, mut lines) = group(std::mem::take(&mut self.members));
+        let mut children: Vec<u32> = (1..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)).collect();
+        children.sort_unstable_by_key(|id| {
+            let node = &self.nodes[*id as usize];
+            (node.parent, node.name)
+        });
+        lines.sort_unstable();
+        let mut lines = lines.into_iter().rev().peekable();
+        let mut end = children.len();
+        for id in (0..self.nodes.len()).rev() {
+            let node = u32::try_from(id).unwrap_or(u32::MAX);
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&self.nodes[id].digest);
+            let start = children[..end].partition_point(|child| self.nodes[*child as usize].parent < node);
+            for child in &children[start..end] {
+                let child = &self.nodes[*child as usize];
+                hasher.update(&child.name).update(&child.digest);
+            }
+            end = start;
+            while let Some((_, name, key)) = lines.next_if(|line| line.0 == node) {
+                hasher.update(&name.to_le_bytes()).update(&key);
+            }
+            self.nodes[id].digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        }
+        Snapshot {
+            nodes: self.nodes,
+            children,
+            groups,
+            problems: self.problems,
+            leftovers: self.leftovers,
+            entries: self.entries,
+            protected: self.protected,
+        }
+    }
+}
+
+type Groups = HashMap<((u32, u32), u64), LinkGroup>;
+
+/// Groups members by inode; gives the groups of two or more, and a line for each of their members.
+fn group(mut members: Vec<Member>) -> (Groups, Vec<(u32, NameHash, Digest)>) {
+    members.sort_unstable_by_key(|m| (m.inode, m.path));
+    let (mut groups, mut lines) = (Groups::new(), Vec::new());
+    for same in members.chunk_by(|a, b| a.inode == b.inode).filter(|same| same.len() > 1) {
+        let mut paths: Vec<Digest> = same.iter().map(|m| m.path).collect();
+        let key = link_key(&mut paths);
+        let members = u32::try_from(same.len()).unwrap_or(u32::MAX);
+        groups.insert(same[0].inode, LinkGroup { key, members });
+        lines.extend(same.iter().map(|m| (m.directory, m.name, key)));
+    }
+    (groups, lines)
+}
+
+/// A scanned tree.
+#[derive(Debug)]
+pub struct Snapshot {
+    nodes: Vec<Node>,
+    /// All nodes but the root, by parent and then by name.
+    children: Vec<u32>,
+    groups: Groups,
+    /// What could not be read.
+    pub problems: Vec<Problem>,
+    /// What an interrupted run left behind.
+    pub leftovers: Vec<RelPath>,
+    /// How many names took part.
+    pub entries: u64,
+    /// How many names a rule protected, a directory counted once.
+    pub protected: u64,
+}
+
+impl Snapshot {
+    /// The digest of the whole tree.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.nodes[0].digest
+    }
+
+    /// The place of a directory in the snapshot, for [`Snapshot::below`]; none when it was not entered.
+    #[must_use]
+    pub fn find(&self, path: &RelPath) -> Option<u32> {
+        path.components().try_fold(0, |node, name| self.child(node, name))
+    }
+
+    fn child(&self, parent: u32, name: &[u8]) -> Option<u32> {
+        let name = name_digest(name);
+        let key = |id: &u32| {
+            let node = &self.nodes[*id as usize];
+            (node.parent, node.name)
+        };
+        self.children.binary_search_by_key(&(parent, name), key).ok().map(|index| self.children[index])
+    }
+
+    /// The digest of the subtree `name` in the directory at `place`; none when it was not entered.
+    #[must_use]
+    pub fn below(&self, place: u32, name: &[u8]) -> Option<Digest> {
+        self.child(place, name).map(|id| self.nodes[id as usize].digest)
+    }
+
+    /// The group of an inode that has several names in scope.
+    #[must_use]
+    pub fn links(&self, device: (u32, u32), inode: u64) -> Option<LinkGroup> {
+        self.groups.get(&(device, inode)).copied()
+    }
+}
+
+/// The digest by which a directory is found among its siblings.
+pub(crate) fn name_digest(name: &[u8]) -> Digest {
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&blake3::hash(name).as_bytes()[..16]);
+    digest
+}
+
+/// The line of a name in its directory: where it sorts, and the hash of its whole path for link groups.
+pub(crate) fn member_of(device: (u32, u32), inode: u64, path: &RelPath) -> ((u32, u32), u64, NameHash, Digest) {
+    (device, inode, hash_name(path.name().unwrap_or_default()), path_hash(path))
+}
