@@ -1,0 +1,62 @@
+# The commands of this project. `make demo` and `make test` need a Rust toolchain and nothing else: they install
+# the system packages they use when they may (root on Debian or Ubuntu), and name them otherwise.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+SKIP_LOG := $(TARGET_DIR)/skipped-tests.txt
+BENCH_ARGS ?=
+BINARY := $(TARGET_DIR)/release/clonetool
+
+.PHONY: help build demo test lint deny bench install clean
+
+help:
+	@echo 'make demo      clone a small production root to a standby, change it, sync it, verify it'
+	@echo 'make test      format, lints, every test, and the licence check'
+	@echo 'make lint      format, lints and licence check alone'
+	@echo 'make bench     against rsync; BENCH_ARGS="--quick --only W3,W5" and the like'
+	@echo 'make build     the release binary: $(BINARY)'
+	@echo 'make install   the binary, its manual and completions, below PREFIX (now $(PREFIX)) and DESTDIR'
+
+build:
+	@packaging/prerequisites.sh build
+	$(CARGO) build --release --locked --package clonetool
+
+demo:
+	@packaging/prerequisites.sh demo
+	$(CARGO) build --release --locked --package clonetool
+	@packaging/demo.sh '$(BINARY)'
+
+test:
+	@packaging/prerequisites.sh test
+	@$(MAKE) --no-print-directory lint
+	@mkdir -p '$(TARGET_DIR)' && rm -f '$(SKIP_LOG)'
+	CLONETOOL_SKIP_LOG='$(SKIP_LOG)' $(CARGO) test --workspace --locked
+	@packaging/check-skips.sh '$(SKIP_LOG)' tests/expected-skips.txt
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@$(MAKE) --no-print-directory deny
+
+deny:
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+	    $(CARGO) fetch --locked --quiet && \
+	    $(CARGO) deny --locked --offline check licenses bans sources; \
+	else \
+	    echo 'lint: cargo-deny is not installed (cargo install --locked cargo-deny); licences were not checked'; \
+	fi
+
+bench:
+	@packaging/prerequisites.sh bench
+	$(CARGO) bench --locked --package clonetool --bench versus-rsync -- $(BENCH_ARGS)
+
+install: build
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/man/man1' \
+	    '$(DESTDIR)$(PREFIX)/share/bash-completion/completions'
+	install -m 755 '$(BINARY)' '$(DESTDIR)$(PREFIX)/bin/clonetool'
+	'$(BINARY)' man >'$(DESTDIR)$(PREFIX)/share/man/man1/clonetool.1'
+	'$(BINARY)' completions bash >'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/clonetool'
+
+clean:
+	$(CARGO) clean

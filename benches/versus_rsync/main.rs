@@ -1,0 +1,93 @@
+//! clonetool against the rsync of this machine: the same work, side by side, in one run.
+//!
+//! Why: a claim such as "twice as fast as rsync" holds for one pair of programs on one machine on one day, so both
+//! are measured here and now. What can go wrong, and what is done about it: one tool profits from what the other
+//! left in the caches (both trees are read beforehand, the destination is put back before each run, and the order
+//! of the two changes from run to run); bytes are counted in two ways (one relay counts for both); the work is not
+//! done at all (an independent comparison follows); the disk is not yet written when the clock stops (each row is
+//! measured without and with flushing).
+//!
+//! The remote rows go through a real sshd on the loopback interface, with keys made for this run.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod fixture;
+mod measure;
+mod report;
+mod shim;
+mod ssh;
+mod workload;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use fixture::Fixtures;
+use report::Report;
+use workload::Scale;
+
+/// Any failure of the benchmark itself; the messages are for whoever started it.
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Compare clonetool with rsync.
+#[derive(Parser)]
+struct Arguments {
+    /// Runs of each tool for each row; the median counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Smaller data: 20,000 files in place of 200,000 and 256 MiB in place of 2 GiB. The goals do not apply.
+    #[arg(long)]
+    quick: bool,
+    /// Also the workload of a million entries.
+    #[arg(long)]
+    full: bool,
+    /// Only these workloads, as in W3,W5.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Write the table to this file, as Markdown.
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+    /// The clonetool to measure, in place of the one just built.
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_clonetool"))]
+    clonetool: PathBuf,
+    /// Where the data goes: up to 12 GB, on the filesystem that is to be measured.
+    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
+    directory: PathBuf,
+    /// Passed by `cargo bench`; means nothing here.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "shim") {
+        return shim::run(words);
+    }
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("versus-rsync: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let scale = if arguments.quick { Scale::QUICK } else { Scale::WHOLE };
+    let workloads = workload::select(&workload::all(scale), &arguments.only, arguments.full)?;
+    let mut fixtures = Fixtures::new(&arguments.directory, scale)?;
+    let tools = measure::Tools::new(&arguments.clonetool, fixtures.directory())?;
+    let mut report = Report::new(&tools, arguments.runs, arguments.quick)?;
+    for workload in &workloads {
+        match fixtures.make(workload.data) {
+            Ok(data) => report.add(measure::workload(&tools, workload, &data, &fixtures, arguments.runs)?),
+            Err(error) => report.skip(workload, &error.to_string()),
+        }
+    }
+    println!("{}", report.text());
+    if let Some(file) = &arguments.markdown {
+        std::fs::write(file, report.markdown()).map_err(|e| format!("{}: {e}", file.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! One workload: run by run, tool after tool, with the clock on.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Result;
+use crate::fixture::{Fixtures, Prepared, must};
+use crate::shim;
+use crate::ssh::{HOST, Server};
+use crate::workload::Workload;
+
+/// What rsync has to be told to copy as much as clonetool does unasked.
+pub(crate) const RSYNC_OPTIONS: &[&str] = &["-aHAXS", "--numeric-ids"];
+
+/// A program under test.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Tool {
+    Rsync,
+    Clonetool,
+}
+
+/// Whether the clock runs until the data is on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Flush {
+    /// It stops when the program ends; clonetool with `--no-durable`.
+    No,
+    /// clonetool as it is; after rsync, `sync -f` of the destination.
+    Yes,
+}
+
+/// The programs and the way to the other end.
+pub(crate) struct Tools {
+    clonetool: PathBuf,
+    server: Server,
+    counts: PathBuf,
+    this_program: PathBuf,
+}
+
+/// Medians of one tool.
+#[derive(Clone, Copy)]
+pub(crate) struct Sample {
+    pub(crate) seconds: f64,
+    pub(crate) bytes: Option<u64>,
+}
+
+/// A row of the table, or why there is none.
+pub(crate) struct Row {
+    pub(crate) flush: Flush,
+    pub(crate) rsync: Sample,
+    pub(crate) clonetool: Sample,
+}
+
+/// What became of a workload.
+pub(crate) struct Outcome {
+    pub(crate) workload: Workload,
+    /// Both rows, or what went wrong.
+    pub(crate) rows: std::result::Result<Vec<Row>, String>,
+}
+
+impl Tools {
+    /// Starts the server for the remote rows.
+    pub(crate) fn new(clonetool: &Path, directory: &Path) -> Result<Self> {
+        let clonetool = std::fs::canonicalize(clonetool)
+            .map_err(|e| format!("there is no clonetool at {}: {e}", clonetool.display()))?;
+        let this_program = std::env::current_exe()?;
+        if [&clonetool, &this_program].iter().any(|path| path.as_os_str().as_encoded_bytes().contains(&b' '))
+        {
+            return Err(
+                "a space in the path of the programs: the option -e of both tools would split it".into()
+            );
+        }
+        let server = Server::start(&directory.join("ssh"))?;
+        Ok(Self { clonetool, server, counts: directory.join("byte-counts"), this_program })
+    }
+
+    /// The clonetool that is measured.
+    pub(crate) fn clonetool(&self) -> &Path {
+        &self.clonetool
+    }
+
+    fn command(
+        &self,
+        tool: Tool,
+        workload: &Workload,
+        flush: Flush,
+        extra: &[&str],
+        from: &Path,
+        to: &Path,
+    ) -> Command {
+        let (mut source, mut destination) = (from.as_os_str().to_owned(), OsString::new());
+        if workload.remote {
+            destination.push(HOST);
+            destination.push(":");
+        }
+        destination.push(to);
+        let shell = format!(
+            "{} shim {} {}",
+            self.this_program.display(),
+            self.counts.display(),
+            self.server.client()
+        );
+        let mut command;
+        match tool {
+            Tool::Rsync => {
+                command = Command::new("rsync");
+                command.args(RSYNC_OPTIONS).args(workload.rsync);
+                source.push("/");
+                destination.push("/");
+            }
+            Tool::Clonetool => {
+                command = Command::new(&self.clonetool);
+                command.args(["clone", "-q"]).args(workload.clonetool);
+                if workload.remote {
+                    command.arg("--remote-path").arg(&self.clonetool);
+                }
+                if flush == Flush::No {
+                    command.arg("--no-durable");
+                }
+            }
+        }
+        if workload.remote {
+            command.arg("-e").arg(shell);
+        }
+        command.args(extra).arg(source).arg(destination);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Resets the destination and times one run.
+    fn time(
+        &self,
+        tool: Tool,
+        workload: &Workload,
+        flush: Flush,
+        extra: &[&str],
+        data: &Prepared,
+        fixtures: &Fixtures,
+    ) -> Result<Sample> {
+        let destination = fixtures.destination();
+        fixtures.reset(data)?;
+        let _ = std::fs::remove_file(&self.counts);
+        let mut command = self.command(tool, workload, flush, extra, &data.source, &destination);
+
+        let started = Instant::now();
+        let output = command.output()?;
+        if flush == Flush::Yes && tool == Tool::Rsync {
+            must("sync", &["-f".as_ref(), destination.as_os_str()])?;
+        }
+        let elapsed = started.elapsed();
+
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let said = said.trim().lines().last().unwrap_or("nothing said").to_owned();
+            return Err(format!("{tool:?}: {}: {said}", output.status).into());
+        }
+        let bytes = workload.remote.then(|| shim::count(&self.counts)).transpose()?;
+        Ok(Sample { seconds: seconds(elapsed), bytes })
+    }
+}
+
+fn seconds(elapsed: Duration) -> f64 {
+    elapsed.as_secs_f64()
+}
+
+/// Measures both rows of a workload. A tool that fails ends the workload, not the benchmark.
+pub(crate) fn workload(
+    tools: &Tools,
+    workload: &Workload,
+    data: &Prepared,
+    fixtures: &Fixtures,
+    runs: u32,
+) -> Result<Outcome> {
+    let rows = measure(tools, workload, data, fixtures, runs).map_err(|error| error.to_string());
+    if let Err(error) = &rows {
+        eprintln!("versus-rsync: {}: {error}", workload.id);
+    }
+    Ok(Outcome { workload: workload.clone(), rows })
+}
+
+fn measure(
+    tools: &Tools,
+    workload: &Workload,
+    data: &Prepared,
+    fixtures: &Fixtures,
+    runs: u32,
+) -> Result<Vec<Row>> {
+    let mut samples = Vec::new();
+    for run in 0..runs {
+        for flush in [Flush::No, Flush::Yes] {
+            // Who goes first changes, so that neither always finds what the other left.
+            let order =
+                if run % 2 == 0 { [Tool::Rsync, Tool::Clonetool] } else { [Tool::Clonetool, Tool::Rsync] };
+            for tool in order {
+                let sample = tools.time(tool, workload, flush, &[], data, fixtures)?;
+                eprintln!(
+                    "versus-rsync: {:4} run {} of {runs}, flush {flush:?}: {tool:9?} {:8.3} s {:>12}",
+                    workload.id,
+                    run + 1,
+                    sample.seconds,
+                    sample.bytes.map(|bytes| bytes.to_string()).unwrap_or_default(),
+                );
+                if run == 0 && tool == Tool::Clonetool {
+                    check(data, fixtures, workload)?;
+                }
+                samples.push((flush, tool, sample));
+            }
+        }
+    }
+    let median_of = |flush, tool| {
+        let of: Vec<Sample> = samples.iter().filter(|s| s.0 == flush && s.1 == tool).map(|s| s.2).collect();
+        median(&of)
+    };
+    let mut rows: Vec<Row> = [Flush::No, Flush::Yes]
+        .into_iter()
+        .map(|flush| Row {
+            flush,
+            rsync: median_of(flush, Tool::Rsync),
+            clonetool: median_of(flush, Tool::Clonetool),
+        })
+        .collect();
+    if !workload.rsync_for_bytes.is_empty() {
+        let extra = workload.rsync_for_bytes;
+        let reference = tools.time(Tool::Rsync, workload, Flush::No, extra, data, fixtures)?;
+        rows.iter_mut().for_each(|row| row.rsync.bytes = reference.bytes);
+    }
+    Ok(rows)
+}
+
+/// A tool that is fast because it does not do the work is found out: rsync has nothing to add to what clonetool did.
+fn check(data: &Prepared, fixtures: &Fixtures, workload: &Workload) -> Result<()> {
+    let (mut source, mut destination) =
+        (data.source.clone().into_os_string(), fixtures.destination().into_os_string());
+    source.push("/");
+    destination.push("/");
+    let mut command = Command::new("rsync");
+    command.args(RSYNC_OPTIONS).args(["--dry-run", "--itemize-changes", "--checksum"]).args(workload.rsync);
+    let output = command.arg(source).arg(destination).output()?;
+    let differences = String::from_utf8_lossy(&output.stdout);
+    match differences.lines().next() {
+        None if output.status.success() => Ok(()),
+        None => Err(format!("the check could not be made: {}", output.status).into()),
+        Some(first) => {
+            Err(format!("clonetool left {} differences, such as {first}", differences.lines().count()).into())
+        }
+    }
+}
+
+fn median(samples: &[Sample]) -> Sample {
+    let mut seconds: Vec<f64> = samples.iter().map(|sample| sample.seconds).collect();
+    seconds.sort_by(f64::total_cmp);
+    let mut bytes: Vec<Option<u64>> = samples.iter().map(|sample| sample.bytes).collect();
+    bytes.sort_unstable();
+    Sample { seconds: seconds[seconds.len() / 2], bytes: bytes[bytes.len() / 2] }
+}

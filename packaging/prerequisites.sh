@@ -1,0 +1,142 @@
+#!/bin/sh
+# Installs the system packages that a make target needs, or names them.
+#
+#     packaging/prerequisites.sh build|demo|test|bench
+#
+# As root on Debian or Ubuntu what is missing is installed; anywhere else, or with CLONETOOL_NO_INSTALL set, it is
+# named. Exit 0: everything that the target cannot do without is there. Exit 1: it is not.
+set -u
+
+die() {
+    echo "prerequisites: $*" >&2
+    exit 1
+}
+
+have() {
+    command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]
+}
+
+# What each target needs, as Debian calls it. The build needs a C compiler for zstd, BLAKE3 and libssh2, and the
+# headers of OpenSSL and zlib for libssh2.
+build_packages="ca-certificates gcc libc6-dev make pkg-config libssl-dev zlib1g-dev"
+demo_packages="$build_packages acl openssh-client openssh-server"
+test_packages="$demo_packages attr libcap2-bin e2fsprogs btrfs-progs xfsprogs strace util-linux iproute2 rsync debootstrap"
+bench_packages="$build_packages openssh-client openssh-server rsync debootstrap"
+
+case "${1:-}" in
+build) packages=$build_packages ;;
+demo) packages=$demo_packages ;;
+test) packages=$test_packages ;;
+bench) packages=$bench_packages ;;
+*) die "usage: $0 build|demo|test|bench" ;;
+esac
+target=$1
+
+# --- the Rust toolchain ---------------------------------------------------------------------------------------
+
+if ! have cargo && [ -x "${CARGO_HOME:-${HOME:-/root}/.cargo}/bin/cargo" ]; then
+    die "cargo is installed but not on PATH: add ${CARGO_HOME:-${HOME:-/root}/.cargo}/bin to it"
+fi
+have cargo || die "there is no cargo; install a Rust toolchain of 1.88 or later: https://rustup.rs"
+
+# rustup's minimal profile leaves these two out.
+if [ "$target" = test ] && have rustup; then
+    cargo clippy --version >/dev/null 2>&1 || rustup component add clippy || die "cannot add clippy"
+    cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt || die "cannot add rustfmt"
+fi
+
+# --- Debian and its family ------------------------------------------------------------------------------------
+
+# Prints the packages of $packages that are not installed.
+missing_deb() {
+    for package in $packages; do
+        status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) || status=
+        [ "$status" = installed ] || printf '%s ' "$package"
+    done
+}
+
+# Installs "$@" without starting a daemon: an SSH server is wanted for its program, not as a service of this host.
+install_deb() {
+    policy=/usr/sbin/policy-rc.d
+    made_policy=
+    if [ ! -e "$policy" ]; then
+        made_policy=yes
+        trap 'rm -f "$policy"' EXIT
+        trap 'exit 130' INT TERM HUP
+        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
+    fi
+    apt() {
+        DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" </dev/null
+    }
+    # The package lists of a new machine are empty or old.
+    apt -y --no-install-recommends install "$@" 2>/dev/null ||
+        { apt update && apt -y --no-install-recommends install "$@"; }
+    status=$?
+    if [ -n "$made_policy" ]; then
+        rm -f "$policy"
+        trap - EXIT INT TERM HUP
+    fi
+    case " $* " in
+    *" openssh-server "*)
+        if [ "$status" = 0 ] && [ -d /run/systemd/system ]; then
+            systemctl disable ssh.service ssh.socket >/dev/null 2>&1 || :
+            echo "prerequisites: openssh-server is installed, neither enabled nor started"
+        fi
+        ;;
+    esac
+    return "$status"
+}
+
+if have dpkg-query && have apt-get; then
+    missing=$(missing_deb)
+    [ -n "$missing" ] || exit 0
+    if [ -z "${CLONETOOL_NO_INSTALL:-}" ] && [ "$(id -u)" = 0 ]; then
+        echo "prerequisites: installing $missing"
+        # shellcheck disable=SC2086  # a list of words
+        install_deb $missing || die "apt-get could not install: $missing"
+        exit 0
+    fi
+    echo "prerequisites: for make $target these packages are missing: $missing" >&2
+    echo "prerequisites:     apt-get install --no-install-recommends $missing" >&2
+else
+    # --- other systems: say what to install, then go by the programs that are there ----------------------------
+    case "$target" in
+    build) want=1 ;;
+    demo) want=2 ;;
+    *) want=3 ;;
+    esac
+    # Usage: hint COMMAND BUILD DEMO REST
+    hint() {
+        list=$2
+        [ "$want" -lt 2 ] || list="$list $3"
+        [ "$want" -lt 3 ] || list="$list $4"
+        echo "prerequisites: for make $target this host needs:"
+        echo "prerequisites:     $1 $list"
+    }
+    if have dnf; then
+        hint "dnf install" "gcc make pkgconf-pkg-config openssl-devel zlib-devel" "acl openssh-clients openssh-server" \
+            "attr libcap e2fsprogs btrfs-progs xfsprogs strace util-linux iproute rsync debootstrap"
+    elif have zypper; then
+        hint "zypper install" "gcc make pkgconf-pkg-config libopenssl-devel zlib-devel" "acl openssh-clients openssh-server" \
+            "attr libcap-progs e2fsprogs btrfsprogs xfsprogs strace util-linux iproute2 rsync debootstrap"
+    elif have pacman; then
+        hint "pacman -S --needed" "gcc make pkgconf openssl zlib" "acl openssh" \
+            "attr libcap e2fsprogs btrfs-progs xfsprogs strace util-linux iproute2 rsync debootstrap"
+    elif have apk; then
+        hint "apk add" "gcc musl-dev make pkgconf openssl-dev zlib-dev" "acl openssh" \
+            "attr libcap-utils e2fsprogs e2fsprogs-extra btrfs-progs xfsprogs strace util-linux iproute2 rsync debootstrap"
+    else
+        echo "prerequisites: for make $target this host needs what Debian calls:"
+        echo "prerequisites:     $packages"
+    fi
+fi
+
+# Without these nothing can be built. What else is missing makes the demo smaller and the tests skip (and say so).
+for program in cc pkg-config; do
+    have "$program" || have "$(echo "$program" | sed 's/^cc$/gcc/; s/^pkg-config$/pkgconf/')" ||
+        die "$program is missing: nothing can be built without it"
+done
+if have pkg-config && ! pkg-config --exists openssl; then
+    die "the OpenSSL headers are missing: nothing can be built without them (or build with --features vendored)"
+fi
+exit 0
