@@ -42,7 +42,7 @@ fn the_comparer_finds_each_difference_and_no_other() {
         ("dir", What::Mode, |root| chmod(&root.join("dir"), 0o1755)),
         ("file", What::Owner, |root| chown(root.join("file"), Some(1), None).expect("chown")),
         ("link", What::Owner, |root| {
-            std::os::unix::fs::lchown(root.join("link"), None, Some(1)).expect("lchown")
+            std::os::unix::fs::lchown(root.join("link"), None, Some(1)).expect("lchown");
         }),
         ("link", What::Mtime, |root| set_mtime(&root.join("link"), 3, 8)),
         ("", What::Mtime, |root| set_mtime(root, 9, 8)),

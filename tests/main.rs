@@ -7,4 +7,10 @@
 
 mod common;
 
+mod cli;
+mod fidelity;
 mod harness;
+mod mounts;
+mod profiles;
+mod props;
+mod rooms;

@@ -103,14 +103,16 @@ pub(crate) fn assert_none(found: &[Difference]) {
 }
 
 type Sides<'a, T> = (&'a T, &'a T);
+/// Device and inode number.
+type Inode = (u64, u64);
 
 #[derive(Default)]
 struct Comparison {
     found: Vec<Difference>,
     /// Per side: the names of each inode that has more than one.
-    links: [HashMap<(u64, u64), BTreeSet<Vec<u8>>>; 2],
+    links: [HashMap<Inode, BTreeSet<Vec<u8>>>; 2],
     /// Per side: the inode of each of those names.
-    linked: [BTreeMap<Vec<u8>, (u64, u64)>; 2],
+    linked: [BTreeMap<Vec<u8>, Inode>; 2],
 }
 
 impl Comparison {

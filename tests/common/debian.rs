@@ -25,15 +25,16 @@ fn cached() -> PathBuf {
     let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(base).expect("make the cache");
     // Several test processes may share one cache.
-    let lock = File::create(base.join("debian.lock")).expect("create the lock");
+    let lock = File::create(base.join("integration-debian-root.lock")).expect("create the lock");
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).expect("lock the cache");
-    let (root, complete) = (base.join("debian-root"), base.join("debian-root.complete"));
+    let (root, complete) =
+        (base.join("integration-debian-root"), base.join("integration-debian-root.complete"));
     if fs::read_to_string(&complete).is_ok_and(|packages| packages == PACKAGES) {
         return root;
     }
     let (mirror, suite) = mirror();
     remove_tree(&root);
-    let log = base.join("debian-root.log");
+    let log = base.join("integration-debian-root.log");
     let built = Command::new("debootstrap")
         .args(["--variant=minbase", &format!("--include={PACKAGES}"), &suite])
         .arg(&root)

@@ -70,7 +70,7 @@ impl Sshd {
         fs::write(dir.join("wrong_known_hosts"), format!("[127.0.0.1]:{port} {other}")).expect("known_hosts");
         fs::write(dir.join("empty_known_hosts"), "").expect("known_hosts");
         let log = File::create(dir.join("log")).expect("the server's log");
-        let mut child = Command::new("/usr/sbin/sshd")
+        let child = Command::new("/usr/sbin/sshd")
             .args(["-D", "-e", "-f"])
             .arg(dir.join("config"))
             .stdin(Stdio::null())
@@ -78,18 +78,24 @@ impl Sshd {
             .stderr(log)
             .spawn()
             .expect("run /usr/sbin/sshd (package openssh-server)");
+        // Dropped on the way out when it does not come up: killed and waited for.
+        let mut server = Self { child, dir: dir.to_owned(), port };
+        server.comes_up().then_some(server)
+    }
+
+    /// Waits until the server takes connections; false when it ended instead.
+    fn comes_up(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
-            if child.try_wait().expect("wait").is_some() {
-                return None;
+            if self.child.try_wait().expect("wait").is_some() {
+                return false;
             }
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Some(Self { child, dir: dir.to_owned(), port });
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return true;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        child.kill().expect("kill");
-        None
+        false
     }
 
     /// The port it listens on.
