@@ -443,7 +443,7 @@ fn names_are_printed_without_control_characters() {
     for name in names {
         write(&source.join(OsStr::from_bytes(name)), "");
     }
-    let listed = clone(&["--itemize"], &source, &copy).expect_code(0);
+    let listed = clone(&["-q", "--itemize"], &source, &copy).expect_code(0);
     let listed_lines =
         listed.stdout.lines().filter(|line| line.contains("red") || line.contains("line")).count();
     assert_eq!(listed_lines, 2, "each name is one line\n{}", listed.describe());
@@ -745,7 +745,7 @@ fn a_log_file_is_appended_to_and_not_through_a_strangers_symlink() {
 }
 
 #[test]
-fn explain_of_a_clone_rule_and_the_summary_of_problems_are_json_too() {
+fn explain_speaks_json_too() {
     let explained = clonetool(["explain", "--json", "linux-daily", "/etc/hostname"]).expect_code(0);
     let last: Value = explained.objects().pop().expect("an object");
     assert!(last["type"].is_string(), "{last}");

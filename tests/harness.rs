@@ -13,7 +13,7 @@ use crate::common::compare::{
 };
 use crate::common::plant::{chattr, chmod, mknod, mutate, noise, plant, set_mtime, set_xattr, write};
 use crate::common::sshd::{Sshd, SshdOptions};
-use crate::common::{Workdir, dir, rsync, run};
+use crate::common::{Workdir, debian, dir, rsync, run};
 
 /// A small tree with one entry for each mutation of the next test.
 fn small(root: &Path) {
@@ -119,6 +119,18 @@ fn rsync_copies_the_planted_tree_but_for_its_known_limits() {
     let work = Workdir::new("rsync-planted");
     let (left, right) = (work.join("left"), work.join("right"));
     plant(&left);
+    rsync(&left, &right);
+    let unexplained: Vec<_> =
+        compare(&left, &right).into_iter().filter(|d| crate::common::rsync_limit(d).is_none()).collect();
+    assert_none(&unexplained);
+}
+
+#[test]
+fn rsync_copies_a_debian_root_but_for_its_known_limits() {
+    let work = Workdir::new("rsync-debian");
+    let (left, right) = (work.join("left"), work.join("right"));
+    debian::copy_to(&left);
+    assert!(snapshot_inodes(&left).len() >= debian::ENTRIES);
     rsync(&left, &right);
     let unexplained: Vec<_> =
         compare(&left, &right).into_iter().filter(|d| crate::common::rsync_limit(d).is_none()).collect();

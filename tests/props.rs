@@ -20,7 +20,7 @@ use crate::common::{Output, Workdir, clonetool};
 const DIRS: [&str; 7] = ["", "d0", "d1", "d0/d0", "d0/d1", "d1/d0", "d0/d1/d0"];
 /// Names that may be in each of them: files of some kind, and one that may be a directory on one side only.
 const LEAVES: [&str; 3] = ["f0", "f1", "x0"];
-const RULES: [&str; 18] = [
+const RULES: [&str; 20] = [
     "/d0/",
     "/d1/",
     "/d0/d0/",
@@ -39,6 +39,8 @@ const RULES: [&str; 18] = [
     "/**/f0",
     "/**/d0/",
     "/d0/**",
+    "/x0/f0",
+    "/**/x0/f0",
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,8 @@ enum Leaf {
     },
     /// Another name of the nearest file before it, if there is one.
     LinkToPrevious,
+    /// Equal to the nearest file before it, but an inode of its own.
+    CopyOfPrevious,
     Symlink {
         target: u8,
     },
@@ -82,6 +86,7 @@ fn leaf() -> impl Strategy<Value = Leaf> {
         5 => (0..4_u8, any::<bool>(), 0..3_u8)
             .prop_map(|(content, executable, time)| Leaf::File { content, executable, time }),
         3 => Just(Leaf::LinkToPrevious),
+        1 => Just(Leaf::CopyOfPrevious),
         1 => (0..3_u8).prop_map(|target| Leaf::Symlink { target }),
         1 => Just(Leaf::Fifo),
         2 => (0..3_u8).prop_map(|content| Leaf::DirectoryWithFile { content }),
@@ -92,6 +97,32 @@ fn tree() -> impl Strategy<Value = Tree> {
     let dirs = prop::collection::vec(prop::option::weighted(0.8, 0..3_u8), DIRS.len());
     let leaves = prop::collection::vec(leaf(), DIRS.len() * LEAVES.len());
     (dirs, leaves).prop_map(|(dirs, leaves)| Tree { dirs, leaves })
+}
+
+/// How an entry of the standby came to be.
+#[derive(Debug, Clone, Copy)]
+enum Drift {
+    Same,
+    Other,
+    /// What is linked on one side is a copy on the other.
+    Relinked,
+}
+
+/// Source and standby: two trees that have much in common.
+fn trees() -> impl Strategy<Value = (Tree, Tree)> {
+    let drift = prop_oneof![4 => Just(Drift::Same), 4 => Just(Drift::Other), 2 => Just(Drift::Relinked)];
+    let drifts = prop::collection::vec(drift, DIRS.len() * LEAVES.len());
+    (tree(), tree(), drifts).prop_map(|(source, mut standby, drifts)| {
+        for (n, drift) in drifts.into_iter().enumerate() {
+            standby.leaves[n] = match (drift, source.leaves[n]) {
+                (Drift::Relinked, Leaf::LinkToPrevious) => Leaf::CopyOfPrevious,
+                (Drift::Relinked, Leaf::CopyOfPrevious) => Leaf::LinkToPrevious,
+                (Drift::Other, _) => standby.leaves[n],
+                (_, same) => same,
+            };
+        }
+        (source, standby)
+    })
 }
 
 fn rules() -> impl Strategy<Value = Vec<Rule>> {
@@ -128,6 +159,12 @@ fn grow(tree: &Tree, root: &Path) {
                 chmod(&path, if executable { 0o755 } else { 0o644 });
                 previous = Some((path.clone(), time));
                 times.push((path, time));
+            }
+            Leaf::CopyOfPrevious => {
+                let Some((of, time)) = &previous else { continue };
+                // With its mode; the time is set below.
+                fs::copy(of, &path).expect("copy");
+                times.push((path, *time));
             }
             Leaf::LinkToPrevious => {
                 let Some((to, time)) = &previous else { continue };
@@ -466,12 +503,11 @@ fn deterministic(cases: u32, seed: u64) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(deterministic(24, 2_026))]
+    #![proptest_config(deterministic(48, 2_026))]
 
     #[test]
     fn in_scope_is_equal_and_all_else_is_untouched(
-        source in tree(),
-        standby in tree(),
+        (source, standby) in trees(),
         rules in rules(),
         by_profile in any::<bool>(),
     ) {
