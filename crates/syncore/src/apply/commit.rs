@@ -9,15 +9,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, linkat, makedev, mkdirat, mknodat, openat, renameat, renameat_with,
-    symlinkat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RenameFlags, linkat, makedev, mkdirat, mknodat, openat, renameat,
+    renameat_with, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
-use super::directory::{Directories, Directory};
-use super::metadata::{ALL, LOCKING_FLAGS, Pinned, XattrState, apply, held, hold, read_back, set_flags, unlock};
-use super::stage::{FileWriter, Staged, WriteError};
 use super::Problems;
+use super::directory::{Directories, Directory};
+use super::metadata::{
+    ALL, LOCKING_FLAGS, Pinned, XattrState, apply, held, hold, read_back, set_flags, unlock,
+};
+use super::stage::{FileWriter, Staged, WriteError};
 use crate::plan::{Change, Item};
 use crate::problem::Operation;
 use crate::scan::{from_statx, proc_path, read_kind, statx_mask};
@@ -169,7 +171,12 @@ impl Committer {
     ///
     /// # Errors
     /// [`WriteError`] when the content is not what it should be; nothing was replaced then.
-    pub fn place_file(&self, item: &Item, writer: FileWriter, digest: Option<[u8; 32]>) -> Result<(), WriteError> {
+    pub fn place_file(
+        &self,
+        item: &Item,
+        writer: FileWriter,
+        digest: Option<[u8; 32]>,
+    ) -> Result<(), WriteError> {
         let staged = writer.finish(digest)?;
         if let Some(fd) = &staged.fd {
             self.dress(item, Pinned::Open(fd.as_fd()), &staged.directory, ALL);
@@ -195,7 +202,9 @@ impl Committer {
 
     /// Flushes what is staged, then renames it into place: after a power failure each path is old or new.
     pub fn flush(&self) {
-        let Ok(pending) = self.pending.lock().map(|mut pending| std::mem::take(&mut *pending)) else { return };
+        let Ok(pending) = self.pending.lock().map(|mut pending| std::mem::take(&mut *pending)) else {
+            return;
+        };
         if pending.is_empty() {
             return;
         }
@@ -275,13 +284,18 @@ impl Committer {
             Ok(fd) => fd,
             Err(error) => return self.io(&item.path, Operation::SetMode, error),
         };
-        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, statx_mask()).and_then(|s| from_statx(&s));
+        let stat =
+            rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, statx_mask()).and_then(|s| from_statx(&s));
         let (found, inode) = match stat {
             Ok(found) => found,
             Err(error) => return self.io(&item.path, Operation::ReadMetadata, error),
         };
         if found.kind != item.entry.kind {
-            return self.fail(&item.path, Operation::SetMode, "it became something else since the plan was made");
+            return self.fail(
+                &item.path,
+                Operation::SetMode,
+                "it became something else since the plan was made",
+            );
         }
         if inode.links != item.entry.links.map_or(1, |group| group.members) {
             // A name appeared that the plan does not know; it may be out of scope. The inode is left to it.
@@ -317,7 +331,11 @@ impl Committer {
         });
         let (found, basis) = match opened {
             Ok((found, _)) if found.kind != Kind::File || found.size_bytes != item.entry.size_bytes => {
-                return self.fail(&item.path, Operation::Read, "it became something else since the plan was made");
+                return self.fail(
+                    &item.path,
+                    Operation::Read,
+                    "it became something else since the plan was made",
+                );
             }
             Ok(opened) => opened,
             Err(error) => return self.io(&item.path, Operation::Read, error),
@@ -337,7 +355,11 @@ impl Committer {
     pub fn link(&self, item: &Item) {
         let Some(leader) = &item.link_to else { return };
         if self.has_failed(leader) {
-            return self.fail(&item.path, Operation::Link, format!("{leader}, of which it is a name, has a problem"));
+            return self.fail(
+                &item.path,
+                Operation::Link,
+                format!("{leader}, of which it is a name, has a problem"),
+            );
         }
         let result = (|| {
             let from = self.parent(leader)?;

@@ -60,7 +60,9 @@ impl Directories {
         let identity = root.identity()?;
         let mut entered: Vec<Identity> = vec![identity];
         let mut filesystems = vec![root.open_directory(&RelPath::root())?];
-        for mount in mounts.iter().filter(|mount| mount.is_local() && !boundaries.barriers.contains(&mount.path)) {
+        for mount in
+            mounts.iter().filter(|mount| mount.is_local() && !boundaries.barriers.contains(&mount.path))
+        {
             if boundaries.one_file_system && !boundaries.also.contains(&mount.path) {
                 continue;
             }
@@ -72,7 +74,9 @@ impl Directories {
         }
         let writable = Writable {
             mounts: entered.iter().map(|identity| identity.mount).collect(),
-            devices: boundaries.one_file_system.then(|| entered.iter().map(|identity| identity.device).collect()),
+            devices: boundaries
+                .one_file_system
+                .then(|| entered.iter().map(|identity| identity.device).collect()),
         };
         Ok(Self {
             root,
@@ -136,7 +140,9 @@ impl Directories {
     /// Puts every touched directory back as it was, deepest first, except those in `planned`, whose times and flags
     /// the plan sets.
     pub fn settle(&self, planned: &HashSet<RelPath>, problems: &Problems) {
-        let Ok(touched) = self.touched.lock().map(|mut touched| std::mem::take(&mut *touched)) else { return };
+        let Ok(touched) = self.touched.lock().map(|mut touched| std::mem::take(&mut *touched)) else {
+            return;
+        };
         for (path, before) in touched.iter().rev().filter(|(path, _)| !planned.contains(*path)) {
             let fd = match self.root.hold_directory(path) {
                 Ok(fd) => fd,
@@ -147,7 +153,7 @@ impl Directories {
                     continue;
                 }
             };
-            let mut check = |operation, result: rustix::io::Result<()>| {
+            let check = |operation, result: rustix::io::Result<()>| {
                 if let Err(error) = result {
                     problems.note(path, operation, std::io::Error::from(error));
                 }

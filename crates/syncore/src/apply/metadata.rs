@@ -8,8 +8,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Gid, IFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmod, chownat, fchmod,
-    futimens, ioctl_getflags, ioctl_setflags, lgetxattr, listxattr, openat, removexattr, setxattr, statx, utimensat,
+    AtFlags, Gid, IFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmod, chownat,
+    fchmod, futimens, ioctl_getflags, ioctl_setflags, lgetxattr, listxattr, openat, removexattr, setxattr,
+    statx, utimensat,
 };
 use rustix::io::Errno;
 
@@ -53,7 +54,12 @@ pub(crate) enum XattrState {
 }
 
 /// Sets `attributes` of the pinned inode to those of `entry`, except the locking flags.
-pub(crate) fn apply(pinned: Pinned<'_>, entry: &Entry, attributes: Attributes, xattrs: XattrState) -> Failures {
+pub(crate) fn apply(
+    pinned: Pinned<'_>,
+    entry: &Entry,
+    attributes: Attributes,
+    xattrs: XattrState,
+) -> Failures {
     let mut failures = Failures::new();
     let mut check = |operation, result: rustix::io::Result<()>| {
         if let Err(error) = result {
@@ -75,7 +81,9 @@ pub(crate) fn apply(pinned: Pinned<'_>, entry: &Entry, attributes: Attributes, x
             check(operation, result);
         }
     }
-    if attributes.contains(Attributes::FLAGS) && entry.flags & !LOCKING_FLAGS != 0 || xattrs == XattrState::Some {
+    if attributes.contains(Attributes::FLAGS) && entry.flags & !LOCKING_FLAGS != 0
+        || xattrs == XattrState::Some
+    {
         check(Operation::SetFlags, set_plain_flags(pinned, entry));
     }
     if attributes.contains(Attributes::MTIME) {

@@ -186,7 +186,13 @@ impl FileWriter {
     ///
     /// # Errors
     /// [`WriteError`] when it does not make `length` bytes.
-    pub fn patch(&mut self, offset: u64, region_length: u32, length: u32, delta: &[u8]) -> Result<(), WriteError> {
+    pub fn patch(
+        &mut self,
+        offset: u64,
+        region_length: u32,
+        length: u32,
+        delta: &[u8],
+    ) -> Result<(), WriteError> {
         let region = self.region(offset, region_length)?;
         let made = apply_delta(&region, delta, length as usize)?;
         self.data(&made)?;

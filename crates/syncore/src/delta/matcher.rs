@@ -86,11 +86,17 @@ pub fn find_unchanged(
         while position < end {
             let (run_end, same) = aligned.run(position, end);
             if same {
-                push(&mut segments, Segment::Copy { offset: position, basis: position, length: run_end - position });
+                push(
+                    &mut segments,
+                    Segment::Copy { offset: position, basis: position, length: run_end - position },
+                );
             } else if run_end - position >= (SEARCH_FROM_BLOCKS * BLOCK_BYTES) as u64 && sums.count() > 0 {
                 search(source, position, run_end, &index, &mut segments)?;
             } else {
-                push(&mut segments, Segment::Gap { offset: position, length: run_end - position, region: None });
+                push(
+                    &mut segments,
+                    Segment::Gap { offset: position, length: run_end - position, region: None },
+                );
             }
             position = run_end;
         }
@@ -146,7 +152,8 @@ fn compare_aligned(
             hasher.data(data);
             let skip = usize::try_from(position.next_multiple_of(BLOCK_BYTES as u64) - position).unwrap_or(0);
             if let (Some(whole), true) = (data.get(skip..), sums.count() > 0) {
-                let first = usize::try_from((position + skip as u64) / BLOCK_BYTES as u64).unwrap_or(usize::MAX);
+                let first =
+                    usize::try_from((position + skip as u64) / BLOCK_BYTES as u64).unwrap_or(usize::MAX);
                 let start = position + skip as u64;
                 let judged: Vec<bool> = whole
                     .par_chunks(BLOCK_BYTES)
@@ -155,7 +162,9 @@ fn compare_aligned(
                         let offset = start + (index * BLOCK_BYTES) as u64;
                         let there = sums.length.saturating_sub(offset).min(BLOCK_BYTES as u64);
                         let number = first + index;
-                        block.len() as u64 == there && number < sums.count() && strong(block) == sums.strong(number)
+                        block.len() as u64 == there
+                            && number < sums.count()
+                            && strong(block) == sums.strong(number)
                     })
                     .collect();
                 for (index, equal) in judged.into_iter().enumerate() {
@@ -184,9 +193,8 @@ struct Index<'a> {
 impl<'a> Index<'a> {
     fn new(sums: &'a BlockSums) -> Self {
         let whole = usize::try_from(sums.length / BLOCK_BYTES as u64).unwrap_or(usize::MAX).min(sums.count());
-        let mut by_weak: Vec<(u32, u32)> = (0..whole)
-            .map(|block| (sums.weak(block), u32::try_from(block).unwrap_or(u32::MAX)))
-            .collect();
+        let mut by_weak: Vec<(u32, u32)> =
+            (0..whole).map(|block| (sums.weak(block), u32::try_from(block).unwrap_or(u32::MAX))).collect();
         by_weak.sort_unstable();
         let mut filter = vec![0; 1 << 14];
         for (weak, _) in &by_weak {
@@ -202,7 +210,8 @@ impl<'a> Index<'a> {
     /// The blocks with this weak sum, at most [`CANDIDATES`].
     fn candidates(&self, weak: u32) -> &[(u32, u32)] {
         let start = self.by_weak.partition_point(|(other, _)| *other < weak);
-        let same = self.by_weak[start..].iter().take(CANDIDATES).take_while(|(other, _)| *other == weak).count();
+        let same =
+            self.by_weak[start..].iter().take(CANDIDATES).take_while(|(other, _)| *other == weak).count();
         &self.by_weak[start..start + same]
     }
 }
@@ -408,7 +417,10 @@ mod tests {
     #[test]
     fn identical_is_one_copy() {
         let data = noise(5 * 1024 * 1024 + 77, 1);
-        assert_eq!(segments(&data, &data), [Segment::Copy { offset: 0, basis: 0, length: data.len() as u64 }]);
+        assert_eq!(
+            segments(&data, &data),
+            [Segment::Copy { offset: 0, basis: 0, length: data.len() as u64 }]
+        );
     }
 
     #[test]

@@ -49,7 +49,8 @@ impl RegionSignature {
     #[must_use]
     pub fn of(region: &[u8]) -> Self {
         let region = &region[..region.len().min(REGION_LIMIT_BYTES)];
-        let options = SignatureOptions { block_size: block_bytes(region.len()), crypto_hash_size: HASH_BYTES };
+        let options =
+            SignatureOptions { block_size: block_bytes(region.len()), crypto_hash_size: HASH_BYTES };
         Self(Signature::calculate(region, options).into_serialized())
     }
 
@@ -120,7 +121,15 @@ mod tests {
             bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
             RegionSignature(bytes)
         };
-        for bad in [with(4, 0), with(4, 65536), with(4, u32::MAX), with(8, 0), with(8, 17), with(8, u32::MAX), with(0, 1)] {
+        for bad in [
+            with(4, 0),
+            with(4, 65536),
+            with(4, u32::MAX),
+            with(8, 0),
+            with(8, 17),
+            with(8, u32::MAX),
+            with(0, 1),
+        ] {
             assert_eq!(bad.diff(b"anything"), Err(SignatureError::Malformed));
         }
         assert!(RegionSignature(vec![]).check().is_err());

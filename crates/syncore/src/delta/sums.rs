@@ -5,8 +5,8 @@ use std::io;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::region::{RegionSignature, SignatureError};
 use super::ReadAt;
+use super::region::{RegionSignature, SignatureError};
 
 /// Length of a block of the first level.
 pub const BLOCK_BYTES: usize = 64 * 1024;
@@ -112,7 +112,8 @@ impl BlockSums {
     /// # Errors
     /// [`SignatureError`] when it is none.
     pub fn check(&self) -> Result<(), SignatureError> {
-        if self.sums.len() % SUM_BYTES != 0 || self.count() as u64 > self.length.div_ceil(BLOCK_BYTES as u64) {
+        if self.sums.len() % SUM_BYTES != 0 || self.count() as u64 > self.length.div_ceil(BLOCK_BYTES as u64)
+        {
             return Err(SignatureError::Malformed);
         }
         self.fine.as_ref().map_or(Ok(()), RegionSignature::check)

@@ -41,7 +41,9 @@ pub struct Draft {
 pub fn resolve_links(drafts: Vec<Draft>) -> Vec<Item> {
     let mut groups: BTreeMap<[u8; 16], Vec<usize>> = BTreeMap::new();
     for (index, draft) in drafts.iter().enumerate() {
-        if let Some(group) = draft.item.entry.links.filter(|_| !matches!(draft.item.change, Change::Delete(_))) {
+        if let Some(group) =
+            draft.item.entry.links.filter(|_| !matches!(draft.item.change, Change::Delete(_)))
+        {
             groups.entry(group.key).or_default().push(index);
         }
     }
@@ -102,7 +104,8 @@ fn settle(drafts: &[Draft], members: &[usize], fates: &mut [Fate]) {
             !attributes.contains(Attributes::CONTENT) && count == standby.in_scope() && count == standby.links
         })
     };
-    let Some(leader) = members.iter().copied().find(|index| stays(*index)).or(members.first().copied()) else {
+    let Some(leader) = members.iter().copied().find(|index| stays(*index)).or(members.first().copied())
+    else {
         return;
     };
     let kept_inode = drafts[leader].standby.filter(|_| stays(leader)).map(|standby| standby.inode);
@@ -130,7 +133,12 @@ mod tests {
     use super::*;
     use crate::tree::Entry;
 
-    fn draft(path: &str, change: Change, group: Option<u8>, standby: Option<(u64, u32, Option<u8>)>) -> Draft {
+    fn draft(
+        path: &str,
+        change: Change,
+        group: Option<u8>,
+        standby: Option<(u64, u32, Option<u8>)>,
+    ) -> Draft {
         let links = group.map(|key| LinkGroup { key: [key; 16], members: 2 });
         let entry = Entry { links, ..Entry::new(Kind::File) };
         let path = RelPath::new(path).unwrap();
@@ -154,13 +162,15 @@ mod tests {
 
     #[test]
     fn a_new_group_is_created_once_and_linked() {
-        let drafts = vec![draft("a", Change::Create, Some(1), None), draft("b", Change::Create, Some(1), None)];
+        let drafts =
+            vec![draft("a", Change::Create, Some(1), None), draft("b", Change::Create, Some(1), None)];
         assert_eq!(shown(&resolve_links(drafts)), ["/a Create", "/b -> /a"]);
     }
 
     #[test]
     fn a_missing_name_is_linked_to_the_inode_that_is_there() {
-        let drafts = vec![draft("a", Change::Create, Some(1), None), draft("b", LINKS, Some(1), Some((7, 1, None)))];
+        let drafts =
+            vec![draft("a", Change::Create, Some(1), None), draft("b", LINKS, Some(1), Some((7, 1, None)))];
         assert_eq!(shown(&resolve_links(drafts)), ["/a -> /b"]);
     }
 
@@ -191,7 +201,10 @@ mod tests {
 
     #[test]
     fn names_that_are_separate_on_the_source_are_separated() {
-        let drafts = vec![draft("a", LINKS, None, Some((7, 2, Some(1)))), draft("b", LINKS, None, Some((7, 2, Some(1))))];
+        let drafts = vec![
+            draft("a", LINKS, None, Some((7, 2, Some(1)))),
+            draft("b", LINKS, None, Some((7, 2, Some(1)))),
+        ];
         assert_eq!(shown(&resolve_links(drafts)), [format!("/a {LINKS:?}"), format!("/b {LINKS:?}")]);
     }
 }

@@ -237,7 +237,9 @@ impl Plan {
                 totals.created += 1;
                 totals.deleted += 1;
             }
-            Change::Update(a) if a.contains(Attributes::CONTENT) || item.link_to.is_some() => totals.updated += 1,
+            Change::Update(a) if a.contains(Attributes::CONTENT) || item.link_to.is_some() => {
+                totals.updated += 1
+            }
             Change::Update(_) => totals.metadata_only += 1,
             Change::Delete(_) => totals.deleted += 1,
         }

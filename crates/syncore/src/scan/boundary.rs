@@ -30,11 +30,50 @@ impl Mount {
         // proc(5) and filesystems(5); a type that is not listed here is taken for a disk filesystem, so that it is
         // asked about instead of being left out in silence.
         const NOT_LOCAL: [&str; 44] = [
-            "9p", "afs", "autofs", "bdev", "binder", "binfmt_misc", "bpf", "ceph", "cgroup", "cgroup2", "cifs",
-            "coda", "configfs", "debugfs", "devfs", "devpts", "devtmpfs", "efivarfs", "fuse.lxcfs", "fuse.sshfs",
-            "fuse.gvfsd-fuse", "fuse.portal", "fusectl", "glusterfs", "hugetlbfs", "lustre", "mqueue", "ncpfs",
-            "nfs", "nfs4", "nfsd", "nsfs", "ocfs2", "pipefs", "proc", "pstore", "ramfs", "resctrl", "rpc_pipefs",
-            "securityfs", "selinuxfs", "smb3", "sysfs", "tracefs",
+            "9p",
+            "afs",
+            "autofs",
+            "bdev",
+            "binder",
+            "binfmt_misc",
+            "bpf",
+            "ceph",
+            "cgroup",
+            "cgroup2",
+            "cifs",
+            "coda",
+            "configfs",
+            "debugfs",
+            "devfs",
+            "devpts",
+            "devtmpfs",
+            "efivarfs",
+            "fuse.lxcfs",
+            "fuse.sshfs",
+            "fuse.gvfsd-fuse",
+            "fuse.portal",
+            "fusectl",
+            "glusterfs",
+            "hugetlbfs",
+            "lustre",
+            "mqueue",
+            "ncpfs",
+            "nfs",
+            "nfs4",
+            "nfsd",
+            "nsfs",
+            "ocfs2",
+            "pipefs",
+            "proc",
+            "pstore",
+            "ramfs",
+            "resctrl",
+            "rpc_pipefs",
+            "securityfs",
+            "selinuxfs",
+            "smb3",
+            "sysfs",
+            "tracefs",
         ];
         !NOT_LOCAL.contains(&self.kind.as_str())
     }
@@ -66,9 +105,33 @@ impl Boundaries {
 /// tracefs, securityfs, selinuxfs, bpf, pstore, efivarfs, mqueue, hugetlbfs, binfmt_misc, configfs, autofs, nfs,
 /// smb, smb2, cifs, afs, ceph, 9p, coda, nsfs, rpc_pipefs.
 const NEVER_ENTERED: [u32; 27] = [
-    0x9fa0, 0x6265_6572, 0x1cd1, 0x27_e0eb, 0x6367_7270, 0x6462_6720, 0x7472_6163, 0x7363_6673, 0xf97c_ff8c,
-    0xcafe_4a11, 0x6165_676c, 0xde5e_81e4, 0x1980_0202, 0x9584_58f6, 0x4249_4e4d, 0x6265_6570, 0x0187, 0x6969,
-    0x517b, 0xfe53_4d42, 0xff53_4d42, 0x5346_414f, 0x00c3_6400, 0x0102_1997, 0x7375_7245, 0x6e73_6673, 0x6759_6969,
+    0x9fa0,
+    0x6265_6572,
+    0x1cd1,
+    0x27_e0eb,
+    0x6367_7270,
+    0x6462_6720,
+    0x7472_6163,
+    0x7363_6673,
+    0xf97c_ff8c,
+    0xcafe_4a11,
+    0x6165_676c,
+    0xde5e_81e4,
+    0x1980_0202,
+    0x9584_58f6,
+    0x4249_4e4d,
+    0x6265_6570,
+    0x0187,
+    0x6969,
+    0x517b,
+    0xfe53_4d42,
+    0xff53_4d42,
+    0x5346_414f,
+    0x00c3_6400,
+    0x0102_1997,
+    0x7375_7245,
+    0x6e73_6673,
+    0x6759_6969,
 ];
 
 /// Whether the filesystem behind an open directory is one that is never entered.
@@ -85,7 +148,9 @@ pub fn never_entered(directory: impl AsFd) -> bool {
 pub fn mounts_below(root: &Root) -> Vec<Mount> {
     let Ok(canonical) = root.canonical_path() else { return Vec::new() };
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let Ok(fd) = openat(rustix::fs::CWD, "/proc/self/mountinfo", flags, Mode::empty()) else { return Vec::new() };
+    let Ok(fd) = openat(rustix::fs::CWD, "/proc/self/mountinfo", flags, Mode::empty()) else {
+        return Vec::new();
+    };
     let mut table = Vec::new();
     if std::io::Read::read_to_end(&mut std::fs::File::from(fd), &mut table).is_err() {
         return Vec::new();

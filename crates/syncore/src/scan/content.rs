@@ -103,7 +103,7 @@ pub fn read_full(fd: BorrowedFd<'_>, mut buffer: &mut [u8], mut offset: u64) -> 
 ///
 /// # Errors
 /// Whatever openat(2) and pread(2) say; `EAGAIN` when it will not stay as `entry` says it is.
-pub fn hash_file(directory: BorrowedFd<'_>, name: &CStr, entry: &Entry) -> Result<[u8; 32]> {
+pub(super) fn hash_file(directory: BorrowedFd<'_>, name: &CStr, entry: &Entry) -> Result<[u8; 32]> {
     for _ in 0..READ_ATTEMPTS {
         let fd = open_file(directory, name)?;
         let before = Stability::of(fd.as_fd())?;

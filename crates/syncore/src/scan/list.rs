@@ -251,7 +251,11 @@ mod tests {
     #[test]
     fn only_exact_stage_names_are_taken_for_leftovers() {
         assert!(is_stage_name(b".clonetool-stage-0123456789abcdef"));
-        for other in [&b".clonetool-stage-"[..], b".clonetool-stage-0123456789abcdeg", b"x.clonetool-stage-0123456789abcdef"] {
+        for other in [
+            &b".clonetool-stage-"[..],
+            b".clonetool-stage-0123456789abcdeg",
+            b"x.clonetool-stage-0123456789abcdef",
+        ] {
             assert!(!is_stage_name(other));
         }
     }

@@ -42,7 +42,6 @@ pub struct Scratch {
     pub(crate) path: Vec<u8>,
     pub(crate) list: Vec<u8>,
     pub(crate) value: Vec<u8>,
-    pub(crate) encode: Vec<u8>,
 }
 
 impl Default for Scratch {
@@ -51,7 +50,6 @@ impl Default for Scratch {
             path: Vec::new(),
             list: Vec::with_capacity(XATTR_LIMIT_BYTES),
             value: Vec::with_capacity(XATTR_LIMIT_BYTES),
-            encode: Vec::new(),
         }
     }
 }
@@ -136,7 +134,7 @@ fn read_all_flags(directory: BorrowedFd<'_>, name: &CStr, quick: u32) -> Result<
 }
 
 /// The inode flags of an open file, or `quick` where its filesystem has none.
-pub(crate) fn flags_of(fd: BorrowedFd<'_>, quick: u32) -> Result<u32> {
+fn flags_of(fd: BorrowedFd<'_>, quick: u32) -> Result<u32> {
     match ioctl_getflags(fd) {
         Ok(flags) => Ok(flags.bits() & INODE_FLAGS),
         Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(quick),

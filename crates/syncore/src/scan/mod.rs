@@ -20,6 +20,6 @@ pub use root::{Identity, Root, proc_path};
 pub use snapshot::Snapshot;
 pub use walk::scan;
 
-pub(crate) use metadata::{carried, flags_of, from_statx};
+pub(crate) use metadata::{carried, from_statx};
 pub(crate) use root::{identity_of, statx_mask};
 pub(crate) use walk::line_digest;

@@ -56,18 +56,26 @@ impl Builder {
     }
 
     /// Sets a directory's own digest and adds its subdirectories; gives the number of the first of them.
-    pub(crate) fn add(&mut self, directory: u32, digest: Digest, children: &[Digest], found: DirectoryFindings) -> u32 {
+    pub(crate) fn add(
+        &mut self,
+        directory: u32,
+        digest: Digest,
+        children: &[Digest],
+        found: DirectoryFindings,
+    ) -> u32 {
         self.nodes[directory as usize].digest = digest;
         let first = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        self.nodes.extend(children.iter().map(|name| Node { parent: directory, name: *name, digest: [0; 16] }));
-        self.members.extend(
-            found.members.iter().map(|&(device, inode, name, path)| Member {
-                inode: (device, inode),
-                directory,
-                name,
-                path,
-            }),
-        );
+        self.nodes.extend(children.iter().map(|name| Node {
+            parent: directory,
+            name: *name,
+            digest: [0; 16],
+        }));
+        self.members.extend(found.members.iter().map(|&(device, inode, name, path)| Member {
+            inode: (device, inode),
+            directory,
+            name,
+            path,
+        }));
         self.problems.extend(found.problems);
         self.leftovers.extend(found.leftovers);
         self.entries += found.entries;
@@ -189,6 +197,10 @@ pub(crate) fn name_digest(name: &[u8]) -> Digest {
 }
 
 /// The line of a name in its directory: where it sorts, and the hash of its whole path for link groups.
-pub(crate) fn member_of(device: (u32, u32), inode: u64, path: &RelPath) -> ((u32, u32), u64, NameHash, Digest) {
+pub(crate) fn member_of(
+    device: (u32, u32),
+    inode: u64,
+    path: &RelPath,
+) -> ((u32, u32), u64, NameHash, Digest) {
     (device, inode, hash_name(path.name().unwrap_or_default()), path_hash(path))
 }

@@ -105,7 +105,11 @@ impl<'s> Walk<'s> {
             Ok(directory) => {
                 let listed = self.list(&task, directory, &mut digest, &mut found, &mut children);
                 if let Err(error) = listed {
-                    found.problems.push(Problem::new(&task.path, Operation::List, std::io::Error::from(error)));
+                    found.problems.push(Problem::new(
+                        &task.path,
+                        Operation::List,
+                        std::io::Error::from(error),
+                    ));
                     poison(&mut digest);
                 }
             }
@@ -141,7 +145,8 @@ impl<'s> Walk<'s> {
 
     fn open(&self, task: &Task<'_>) -> rustix::io::Result<OwnedFd> {
         let Parent::Held(parent) = &task.parent else { return self.view.root.open_directory(&task.path) };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let flags =
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         openat(&parent.fd, task.path.name().unwrap_or_default(), flags, Mode::empty())
     }
 
@@ -182,7 +187,13 @@ impl<'s> Walk<'s> {
 
     /// Adds a name's line to its directory's digest. Of a directory that is out of scope itself, only that it is
     /// there counts.
-    fn line(&self, directory: &RelPath, named: &Named, digest: &mut DirectoryDigest, found: &mut DirectoryFindings) {
+    fn line(
+        &self,
+        directory: &RelPath,
+        named: &Named,
+        digest: &mut DirectoryDigest,
+        found: &mut DirectoryFindings,
+    ) {
         digest.add(hash_name(named.name.to_bytes()), line_digest(named));
         if named.scope == Scope::In && named.entry.kind != Kind::Directory && named.inode.links > 1 {
             let path = directory.join(named.name.to_bytes());

@@ -89,7 +89,8 @@ fn boundaries(job: &Job, source: &Facts, standby: &Facts) -> Boundaries {
     let entered = |mount: &Mount| {
         mount.is_local() && (!boundaries.one_file_system || boundaries.also.contains(&mount.path))
     };
-    let open: Vec<&RelPath> = source.mounts.iter().filter(|mount| entered(mount)).map(|mount| &mount.path).collect();
+    let open: Vec<&RelPath> =
+        source.mounts.iter().filter(|mount| entered(mount)).map(|mount| &mount.path).collect();
     let closed = source.mounts.iter().filter(|mount| !entered(mount));
     // What is mounted on the standby is its own, unless the source has a filesystem in the same place.
     let foreign = standby.mounts.iter().filter(|mount| !mount.is_local() || !open.contains(&&mount.path));
@@ -109,7 +110,8 @@ fn check_inside(
         return Ok(());
     }
     let below = |inner: &Facts, outer: &Facts| {
-        let (inner, outer) = (RelPath::from_absolute(&inner.root).ok()?, RelPath::from_absolute(&outer.root).ok()?);
+        let (inner, outer) =
+            (RelPath::from_absolute(&inner.root).ok()?, RelPath::from_absolute(&outer.root).ok()?);
         if !inner.starts_with(&outer) {
             return None;
         }
@@ -150,7 +152,9 @@ fn check_filesystems(
     source: &Facts,
     standby: &Facts,
 ) -> Result<(), SessionError> {
-    for mount in source.mounts.iter().filter(|mount| mount.is_local() && !boundaries.also.contains(&mount.path)) {
+    for mount in
+        source.mounts.iter().filter(|mount| mount.is_local() && !boundaries.also.contains(&mount.path))
+    {
         let decision = rules.decide(&mount.path, true);
         if decision.scope == Scope::In && !matches!(mount.kind.as_str(), "tmpfs" | "overlay" | "squashfs") {
             return Err(SessionError::Refused(format!(

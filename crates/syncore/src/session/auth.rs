@@ -32,10 +32,11 @@ impl PasswordLock {
     /// # Errors
     /// `EAGAIN` when somebody held it all the time, and whatever opening it says.
     pub(crate) fn take(root: &Root) -> rustix::io::Result<Self> {
-        let etc = match RelPath::new("etc").map_err(|_| Errno::INVAL).and_then(|etc| root.hold_directory(&etc)) {
-            Err(Errno::NOENT) => return Ok(Self { _file: None }),
-            other => other?,
-        };
+        let etc =
+            match RelPath::new("etc").map_err(|_| Errno::INVAL).and_then(|etc| root.hold_directory(&etc)) {
+                Err(Errno::NOENT) => return Ok(Self { _file: None }),
+                other => other?,
+            };
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match openat(etc.as_fd(), c".pwd.lock", flags, Mode::empty()) {
             Err(Errno::NOENT | Errno::ROFS) => return Ok(Self { _file: None }),
@@ -56,7 +57,10 @@ impl PasswordLock {
 /// Why a set of password files is turned away.
 ///
 /// `file` gives the set as it would be on the standby: the new file where there is one, else the standby's own.
-pub(crate) fn defect(file: &dyn Fn(&str) -> Option<Vec<u8>>, before: &dyn Fn(&str) -> Option<Vec<u8>>) -> Option<String> {
+pub(crate) fn defect(
+    file: &dyn Fn(&str) -> Option<Vec<u8>>,
+    before: &dyn Fn(&str) -> Option<Vec<u8>>,
+) -> Option<String> {
     let passwd = file("passwd").unwrap_or_default();
     for name in ["passwd", "group", "shadow", "gshadow", "subuid", "subgid"] {
         let content = file(name);
@@ -64,7 +68,10 @@ pub(crate) fn defect(file: &dyn Fn(&str) -> Option<Vec<u8>>, before: &dyn Fn(&st
             return Some(format!("{name} holds NUL bytes, as files do after a crash"));
         }
         let is_empty = content.as_ref().is_none_or(Vec::is_empty);
-        if is_empty && before(name).is_some_and(|content| !content.is_empty()) && matches!(name, "passwd" | "group" | "shadow") {
+        if is_empty
+            && before(name).is_some_and(|content| !content.is_empty())
+            && matches!(name, "passwd" | "group" | "shadow")
+        {
             return Some(format!("{name} would be empty or missing"));
         }
     }
@@ -78,7 +85,8 @@ pub(crate) fn defect(file: &dyn Fn(&str) -> Option<Vec<u8>>, before: &dyn Fn(&st
         return Some("passwd has no account with uid 0".to_owned());
     }
     let has_root = |content: &[u8]| account(content, &|fields| fields.len() > 1 && fields[0] == b"root");
-    let shadow_needed = account(&passwd, &|fields| fields.len() >= 7 && fields[0] == b"root" && fields[1] == b"x");
+    let shadow_needed =
+        account(&passwd, &|fields| fields.len() >= 7 && fields[0] == b"root" && fields[1] == b"x");
     let shadow = file("shadow").unwrap_or_default();
     if shadow_needed && !shadow.is_empty() && !has_root(&shadow) {
         return Some("shadow has no line for root".to_owned());

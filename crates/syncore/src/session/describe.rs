@@ -61,7 +61,8 @@ impl Describer<'_> {
     }
 
     fn entries(&self, path: &RelPath, names: &[[u8; 8]], emit: &mut Emit<'_>) -> Result<(), WireError> {
-        let wanted: std::collections::HashSet<u64> = names.iter().map(|name| u64::from_be_bytes(*name)).collect();
+        let wanted: std::collections::HashSet<u64> =
+            names.iter().map(|name| u64::from_be_bytes(*name)).collect();
         let select = |name: &[u8]| wanted.is_empty() || wanted.contains(&hash_name(name));
         let mut found: Vec<Listed> = Vec::new();
         if path.is_root() && select(b"") {

@@ -27,7 +27,8 @@ use crate::plan::{Plan, PlanId, Totals};
 use crate::problem::Problem;
 use crate::rules::Rule;
 use crate::wire::{
-    CONTROL, Compression, Connection, Facts, Failure, Message, Open, Part, Remote, TransportError, WireError, connect,
+    CONTROL, Compression, Connection, Facts, Failure, Message, Open, Part, Remote, TransportError, WireError,
+    connect,
 };
 
 /// One end of a run.
@@ -229,7 +230,9 @@ pub fn run(
     monitor.phase(Phase::Connect);
     match (&job.source, &job.destination) {
         (Location::Remote(..), Location::Remote(..)) => Err(SessionError::BothRemote),
-        (Location::Local(source), Location::Local(destination)) => run_local(job, source, destination, approve, monitor),
+        (Location::Local(source), Location::Local(destination)) => {
+            run_local(job, source, destination, approve, monitor)
+        }
         (Location::Local(source), Location::Remote(remote, path)) => {
             let sender = sender::Sender::open(source)?;
             run_remote(job, remote, path, Part::Receiver, monitor, |connection, peer| {
@@ -292,7 +295,9 @@ fn run_local(
         drop(here);
         match (result, receiving.join()) {
             // The receiver's own words are better than what the sender heard of them.
-            (Err(SessionError::Peer(_) | SessionError::Wire(WireError::Lost(_))), Ok(Err(error))) => Err(error),
+            (Err(SessionError::Peer(_) | SessionError::Wire(WireError::Lost(_))), Ok(Err(error))) => {
+                Err(error)
+            }
             (result, _) => result,
         }
     })
@@ -322,12 +327,12 @@ fn run_remote(
     let options = &job.options;
     let stream = connect(remote)?;
     let mut connection =
-        Connection::over(stream, options.compression, options.bandwidth_limit, options.timeout).map_err(|error| {
-            match error {
+        Connection::over(stream, options.compression, options.bandwidth_limit, options.timeout).map_err(
+            |error| match error {
                 WireError::Transport(error) => SessionError::Transport(error),
                 other => SessionError::Wire(other),
-            }
-        })?;
+            },
+        )?;
     let traffic = Arc::clone(&connection.traffic);
     let root = path.as_os_str().as_bytes().to_vec();
     let open = Message::Open(Open { part, root, dry_run: options.dry_run });
@@ -377,7 +382,11 @@ pub fn serve(
     result.map(|_| ())
 }
 
-fn serve_on(connection: &mut Connection, limits: &AgentLimits, monitor: &dyn Monitor) -> Result<Report, SessionError> {
+fn serve_on(
+    connection: &mut Connection,
+    limits: &AgentLimits,
+    monitor: &dyn Monitor,
+) -> Result<Report, SessionError> {
     let open = match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
         Message::Open(open) => open,
         other => return Err(unexpected(other)),
@@ -430,7 +439,10 @@ fn confine(path: &Path, limits: &AgentLimits) -> Result<PathBuf, SessionError> {
     if path.starts_with(&root) {
         return Ok(path);
     }
-    Err(SessionError::Refused(format!("this agent serves only {}", crate::tree::escape(root.as_os_str().as_bytes()))))
+    Err(SessionError::Refused(format!(
+        "this agent serves only {}",
+        crate::tree::escape(root.as_os_str().as_bytes())
+    )))
 }
 
 /// Tells the peer why this end gives up, as far as it can still be told.
@@ -457,7 +469,9 @@ pub(crate) fn unexpected(message: Message) -> SessionError {
         Message::Failed(Failure::Refused, text) => SessionError::Refused(text),
         Message::Failed(Failure::Busy, text) => SessionError::Busy(text),
         Message::Failed(Failure::Root | Failure::Failed, text) => SessionError::Peer(text),
-        other => SessionError::Wire(WireError::Protocol(format!("an unexpected message: {}", name_of(&other)))),
+        other => {
+            SessionError::Wire(WireError::Protocol(format!("an unexpected message: {}", name_of(&other))))
+        }
     }
 }
 

@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::monitor::{Monitor, Phase};
+use crate::plan::Item;
 use crate::plan::{Change, Draft, Line, Listed, Plan, PlanError, StandbyInode, Verdict};
 use crate::plan::{bucket_digests, compare_lines, resolve_links};
 use crate::problem::{Operation, Problem};
-use crate::plan::Item;
 use crate::rules::Scope;
 use crate::scan::{Detail, Named, Seen, Snapshot, View};
 use crate::session::SessionError;
@@ -70,7 +70,12 @@ struct Collected {
 }
 
 impl<'a> Planner<'a> {
-    pub(crate) fn new(view: &'a View, snapshot: &'a Snapshot, delete: bool, monitor: &'a dyn Monitor) -> Self {
+    pub(crate) fn new(
+        view: &'a View,
+        snapshot: &'a Snapshot,
+        delete: bool,
+        monitor: &'a dyn Monitor,
+    ) -> Self {
         Self {
             view,
             snapshot,
@@ -95,14 +100,17 @@ impl<'a> Planner<'a> {
     ) -> Result<(Plan, Vec<Problem>), SessionError> {
         self.monitor.phase(Phase::Compare);
         while !self.questions.is_empty() {
-            let batch: Vec<Pending> = self.questions.drain(..self.questions.len().min(QUESTIONS_AT_ONCE)).collect();
+            let batch: Vec<Pending> =
+                self.questions.drain(..self.questions.len().min(QUESTIONS_AT_ONCE)).collect();
             outgoing.send(CONTROL, Message::Ask(batch.iter().map(Pending::question).collect()))?;
             for pending in batch {
                 let collected = self.collect(control)?;
                 self.take(pending, collected);
             }
         }
-        let plan = self.finish().map_err(|e| SessionError::Fatal { operation: "make the plan", reason: e.to_string() })?;
+        let plan = self
+            .finish()
+            .map_err(|e| SessionError::Fatal { operation: "make the plan", reason: e.to_string() })?;
         Ok((plan, self.problems))
     }
 
@@ -139,7 +147,9 @@ impl<'a> Planner<'a> {
                 Ok(listing) => self.lines(&path, listing, answer),
                 // Gone since it was scanned: the next run will see its parent without it.
                 Err(rustix::io::Errno::NOENT) => {}
-                Err(error) => self.problems.push(Problem::new(&path, Operation::List, std::io::Error::from(error))),
+                Err(error) => {
+                    self.problems.push(Problem::new(&path, Operation::List, std::io::Error::from(error)))
+                }
             },
             Pending::Buckets(path, _, _, listing) => {
                 if !answer.gone {
@@ -157,7 +167,8 @@ impl<'a> Planner<'a> {
             return self.compare(path, listing, &answer.lines, true);
         };
         let mine = bucket_digests(&listing.lines(), bits);
-        let wanted: Vec<u32> = (0..).zip(mine.iter().zip(&theirs)).filter(|(_, (a, b))| a != b).map(|(i, _)| i).collect();
+        let wanted: Vec<u32> =
+            (0..).zip(mine.iter().zip(&theirs)).filter(|(_, (a, b))| a != b).map(|(i, _)| i).collect();
         self.problems.append(&mut listing.problems);
         if wanted.is_empty() || theirs.len() != mine.len() {
             // The directory differs but no bucket does: truncated digests collide. Everything is asked for.
@@ -193,7 +204,9 @@ impl<'a> Planner<'a> {
                     }
                 }
                 Verdict::Differs(mine, theirs) => {
-                    if let (Some(named), true) = (&listing.rows[mine].named, source[mine].below != standby[theirs].below) {
+                    if let (Some(named), true) =
+                        (&listing.rows[mine].named, source[mine].below != standby[theirs].below)
+                    {
                         self.descend(path, named, &source[mine], &standby[theirs]);
                     }
                     wanted.push(source[mine].name);
@@ -215,7 +228,9 @@ impl<'a> Planner<'a> {
     fn descend(&mut self, path: &RelPath, named: &Named, mine: &Line, theirs: &Line) {
         match (mine.below, theirs.below) {
             (Some(_), Some(_)) => self.questions.push_back(Pending::Lines(path.join(named.name.to_bytes()))),
-            (Some(_), None) if mine.line == theirs.line => self.not_entered(&path.join(named.name.to_bytes())),
+            (Some(_), None) if mine.line == theirs.line => {
+                self.not_entered(&path.join(named.name.to_bytes()))
+            }
             _ => {}
         }
     }
@@ -262,7 +277,8 @@ impl<'a> Planner<'a> {
         let Some(entry) = self.full_entry(path, &named) else { return };
         let attributes = entry.differences(&listed.entry);
         if !attributes.is_empty() {
-            let standby = StandbyInode { inode: listed.inode, links: listed.links, group: listed.entry.links };
+            let standby =
+                StandbyInode { inode: listed.inode, links: listed.links, group: listed.entry.links };
             self.draft(path.clone(), Change::Update(attributes), entry, Some(standby));
         }
         if named.below.is_some() && !listed.entered {
@@ -274,9 +290,11 @@ impl<'a> Planner<'a> {
     fn full_entry(&mut self, path: &RelPath, named: &Named) -> Option<Entry> {
         let reread = match path.parent() {
             None => self.view.read_root_in_full(),
-            Some(parent) => self.view.root.hold_directory(&parent).and_then(|directory| {
-                self.view.read_again(&directory, &named.name, named.auth_set)
-            }),
+            Some(parent) => self
+                .view
+                .root
+                .hold_directory(&parent)
+                .and_then(|directory| self.view.read_again(&directory, &named.name, named.auth_set)),
         };
         match reread {
             Ok((entry, _)) if entry.kind != named.entry.kind => None,
@@ -352,21 +370,28 @@ impl<'a> Planner<'a> {
             if may_go {
                 self.deletions.insert(child, kind);
             } else if child == *path {
-                self.blocked(path, "something in it is out of scope or cannot be read, so the directory stays");
+                self.blocked(
+                    path,
+                    "something in it is out of scope or cannot be read, so the directory stays",
+                );
             }
         }
     }
 
     fn replace_tree(&mut self, path: &RelPath, named: &Named, tree: Vec<(RelPath, Kind, bool)>) {
         if tree.iter().any(|(.., may_go)| !may_go) {
-            return self.blocked(path, "the directory on the standby holds something out of scope, so it stays");
+            return self
+                .blocked(path, "the directory on the standby holds something out of scope, so it stays");
         }
         if !self.delete && tree.len() > 1 {
-            return self.blocked(path, "the directory on the standby is not empty; with --delete it makes way");
+            return self
+                .blocked(path, "the directory on the standby is not empty; with --delete it makes way");
         }
         let Some(entry) = self.full_entry(path, named) else { return };
         self.draft(path.clone(), Change::Replace(Kind::Directory), entry, None);
-        self.deletions.extend(tree.into_iter().filter(|(child, ..)| child != path).map(|(child, kind, _)| (child, kind)));
+        self.deletions.extend(
+            tree.into_iter().filter(|(child, ..)| child != path).map(|(child, kind, _)| (child, kind)),
+        );
     }
 
     fn blocked(&mut self, path: &RelPath, reason: &str) {
@@ -378,7 +403,9 @@ impl<'a> Planner<'a> {
         for draft in &self.drafts {
             let mut at = draft.item.path.parent();
             while let Some(path) = at {
-                let Some(entry) = self.implied.get(&path).filter(|_| !needed.contains_key(&path)) else { break };
+                let Some(entry) = self.implied.get(&path).filter(|_| !needed.contains_key(&path)) else {
+                    break;
+                };
                 at = path.parent();
                 needed.insert(path, entry.clone());
             }
@@ -411,7 +438,7 @@ fn named_rows(listing: Listing, keep: impl Fn(usize) -> bool) -> HashMap<Vec<u8>
 pub(crate) fn is_delta_item(item: &Item, delta: bool) -> bool {
     /// A shorter file is sent whole: its signature would cost a round trip and a good part of its length.
     const DELTA_FROM_BYTES: u64 = 16 * 1024;
-    let update = matches!(item.change, Change::Update(attributes) if attributes.contains(Attributes::CONTENT));
+    let update =
+        matches!(item.change, Change::Update(attributes) if attributes.contains(Attributes::CONTENT));
     delta && update && item.needs_content() && item.entry.size_bytes >= DELTA_FROM_BYTES
 }
-

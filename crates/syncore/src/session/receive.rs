@@ -18,9 +18,9 @@ use crate::plan::{Change, Item, Plan};
 use crate::problem::Operation;
 use crate::rules::Scope;
 use crate::scan::{OpenFile, Root, Stability, View};
+use crate::session::SessionError;
 use crate::session::auth::{PasswordLock, defect};
 use crate::session::planner::is_delta_item;
-use crate::session::SessionError;
 use crate::tree::{Kind, RelPath};
 use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, Outgoing, SmallFile, WireError};
 
@@ -65,7 +65,10 @@ pub(crate) fn check_plan(view: &View, plan: &Plan) -> Result<(), WireError> {
             && in_scope(&item.path, old_kind, creates)
             && item.link_to.as_ref().is_none_or(|leader| in_scope(leader, item.entry.kind, false));
         if !allowed {
-            return Err(WireError::Protocol(format!("the plan names {}, which is out of scope here", item.path)));
+            return Err(WireError::Protocol(format!(
+                "the plan names {}, which is out of scope here",
+                item.path
+            )));
         }
     }
     Ok(())
@@ -148,7 +151,8 @@ impl<'a> Receiver<'a> {
         (delta, durable): (bool, bool),
         monitor: &'a dyn Monitor,
     ) -> Self {
-        let items: HashMap<u32, Item> = (0..).zip(plan.items()).filter(|(_, item)| item.needs_content()).collect();
+        let items: HashMap<u32, Item> =
+            (0..).zip(plan.items()).filter(|(_, item)| item.needs_content()).collect();
         let is_auth = |item: &Item| view.rules.decide(&item.path, false).auth_set;
         let expected = items.values().filter(|item| is_auth(item)).count();
         Self {
@@ -195,7 +199,8 @@ impl<'a> Receiver<'a> {
     /// Empties and removes directories that become something else. What is in them is in the plan, too, as deletions;
     /// nothing that the plan does not name is removed.
     fn make_way(&self) {
-        let replaced: Vec<Item> = self.plan.items().filter(|item| item.change == Change::Replace(Kind::Directory)).collect();
+        let replaced: Vec<Item> =
+            self.plan.items().filter(|item| item.change == Change::Replace(Kind::Directory)).collect();
         if replaced.is_empty() {
             return;
         }
@@ -221,7 +226,8 @@ impl<'a> Receiver<'a> {
     fn without_content(&self) {
         for item in self.plan.items() {
             let deleted = matches!(item.change, Change::Delete(_));
-            if deleted || item.entry.kind == Kind::Directory || item.needs_content() || item.link_to.is_some() {
+            if deleted || item.entry.kind == Kind::Directory || item.needs_content() || item.link_to.is_some()
+            {
                 continue;
             }
             self.committer.without_content(&item);
@@ -257,7 +263,8 @@ impl<'a> Receiver<'a> {
                 .map(|(number, incoming)| {
                     let outgoing = outgoing.clone();
                     scope.spawn(move || {
-                        let lane = Lane { receiver: self, number, outgoing, incoming, parent: None, current: None };
+                        let lane =
+                            Lane { receiver: self, number, outgoing, incoming, parent: None, current: None };
                         let result = lane.work();
                         if result.is_err() {
                             self.credit.end();
@@ -335,10 +342,15 @@ impl<'a> Receiver<'a> {
             return;
         }
         let files = std::mem::take(&mut auth.files);
-        let refused = if auth.failed { Some("a file of the set cannot be had".to_owned()) } else { self.swap_auth(files) };
+        let refused = if auth.failed {
+            Some("a file of the set cannot be had".to_owned())
+        } else {
+            self.swap_auth(files)
+        };
         if let Some(reason) = refused {
             let reason = format!("{reason}; the standby keeps all its password files");
-            for item in self.items.values().filter(|item| self.view.rules.decide(&item.path, false).auth_set) {
+            for item in self.items.values().filter(|item| self.view.rules.decide(&item.path, false).auth_set)
+            {
                 self.committer.fail(&item.path, Operation::Write, &reason);
             }
         }
@@ -359,7 +371,12 @@ impl<'a> Receiver<'a> {
         let new = |name: &str| staged.get(name.as_bytes()).cloned().or_else(|| old(name));
         let lock = match PasswordLock::take(&self.view.root) {
             Ok(lock) => lock,
-            Err(error) => return Some(format!("the standby's password files are locked: {}", std::io::Error::from(error))),
+            Err(error) => {
+                return Some(format!(
+                    "the standby's password files are locked: {}",
+                    std::io::Error::from(error)
+                ));
+            }
         };
         if let Some(defect) = defect(&new, &old) {
             return Some(defect);
@@ -432,7 +449,12 @@ impl Lane<'_> {
                     self.receiver.settled(&item, &mut self.outgoing)?;
                 }
                 Message::LaneEnd => return Ok(()),
-                other => return Err(WireError::Protocol(format!("an unexpected message: {}", super::name_of(&other)))),
+                other => {
+                    return Err(WireError::Protocol(format!(
+                        "an unexpected message: {}",
+                        super::name_of(&other)
+                    )));
+                }
             }
         }
     }
@@ -485,7 +507,10 @@ impl Lane<'_> {
         Ok(FileWriter::create(&self.receiver.committer.directories, &directory, basis)?)
     }
 
-    fn write(&mut self, write: impl FnOnce(&mut FileWriter) -> Result<(), WriteError>) -> Result<(), WireError> {
+    fn write(
+        &mut self,
+        write: impl FnOnce(&mut FileWriter) -> Result<(), WriteError>,
+    ) -> Result<(), WireError> {
         let Some(current) = &mut self.current else {
             return Err(WireError::Protocol("content without a file".to_owned()));
         };
@@ -509,7 +534,8 @@ impl Lane<'_> {
         let signatures: Vec<RegionSignature> = regions
             .iter()
             .map(|(offset, length)| {
-                let region = current.writer.as_ref().ok().and_then(|writer| writer.region(*offset, *length).ok());
+                let region =
+                    current.writer.as_ref().ok().and_then(|writer| writer.region(*offset, *length).ok());
                 RegionSignature::of(&region.unwrap_or_default())
             })
             .collect();

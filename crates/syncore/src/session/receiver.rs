@@ -70,7 +70,9 @@ impl Receiving {
             send_problems(&mut connection.outgoing, snapshot.problems.clone())?;
         }
         let Snapshot { entries, protected, .. } = snapshot;
-        connection.outgoing.send(CONTROL, Message::Scanned { digest: snapshot.digest(), entries, protected })?;
+        connection
+            .outgoing
+            .send(CONTROL, Message::Scanned { digest: snapshot.digest(), entries, protected })?;
         monitor.phase(Phase::Compare);
         let mut report = Report { entries_scanned: entries, protected, ..Report::default() };
         let described = self.describe(connection, &view, &snapshot, &problems, monitor)?;
@@ -90,12 +92,11 @@ impl Receiving {
             connection.outgoing.send(CONTROL, Message::Decision(true))?;
         }
         monitor.phase(Phase::Transfer);
-        let directories = Directories::new(Arc::clone(&self.root), &view.boundaries, &self.facts.mounts).map_err(
-            |error| SessionError::Fatal {
+        let directories = Directories::new(Arc::clone(&self.root), &view.boundaries, &self.facts.mounts)
+            .map_err(|error| SessionError::Fatal {
                 operation: "prepare the destination",
                 reason: std::io::Error::from(error).to_string(),
-            },
-        )?;
+            })?;
         let receiver =
             Receiver::new(&view, &plan, directories, &problems, (start.delta, start.durable), monitor);
         receiver.committer.sweep(&snapshot.leftovers);
@@ -141,10 +142,14 @@ impl Receiving {
                         })?;
                     }
                 }
-                Message::PlanPart(part) => plan.receive(&part).map_err(|e| WireError::Protocol(e.to_string()))?,
+                Message::PlanPart(part) => {
+                    plan.receive(&part).map_err(|e| WireError::Protocol(e.to_string()))?
+                }
                 Message::PlanEnd { id, entries } if id == plan.id() => return Ok(Some((plan, entries))),
                 Message::PlanEnd { .. } => {
-                    return Err(WireError::Protocol("the plan did not arrive as it was sent".to_owned()).into());
+                    return Err(
+                        WireError::Protocol("the plan did not arrive as it was sent".to_owned()).into()
+                    );
                 }
                 Message::Problems(theirs) => note_all(problems, theirs, monitor),
                 Message::Decision(false) => return Ok(None),

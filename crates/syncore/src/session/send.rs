@@ -169,10 +169,8 @@ impl Transfer<'_> {
     /// Takes what the receiver asks for, until it says that everything is settled.
     fn answer(&self, control: &mut Incoming, queue: &Queue) -> Result<(), SessionError> {
         let mut collecting: HashMap<u32, BlockSums> = HashMap::new();
-        let mut waiting: HashMap<u32, Item> = (0..)
-            .zip(self.plan.items())
-            .filter(|(_, item)| is_delta_item(item, self.delta))
-            .collect();
+        let mut waiting: HashMap<u32, Item> =
+            (0..).zip(self.plan.items()).filter(|(_, item)| is_delta_item(item, self.delta)).collect();
         loop {
             match control.receive(self.monitor)? {
                 Message::Basis(number, part, more) => {
@@ -243,7 +241,8 @@ impl Lane<'_> {
             Some((held, fd)) if held == parent => fd,
             _ => self.transfer.view.root.hold_directory(&parent)?,
         };
-        let name = std::ffi::CString::new(path.name().unwrap_or_default()).map_err(|_| rustix::io::Errno::INVAL)?;
+        let name =
+            std::ffi::CString::new(path.name().unwrap_or_default()).map_err(|_| rustix::io::Errno::INVAL)?;
         let file = open_file(directory.as_fd(), &name);
         self.parent = Some((parent, directory));
         file
@@ -372,7 +371,9 @@ impl Lane<'_> {
                 hasher.hole(extent.offset - position);
                 self.send(Message::Hole(extent.offset - position))?;
             }
-            if let Err(error) = self.send_data(source, extent.offset, extent.length, &mut |data| hasher.data(data))? {
+            if let Err(error) =
+                self.send_data(source, extent.offset, extent.length, &mut |data| hasher.data(data))?
+            {
                 return Ok(Err(error));
             }
             position = extent.offset + extent.length;
@@ -563,7 +564,10 @@ impl Refinements {
 }
 
 /// Sends problems in messages that fit a frame.
-pub(crate) fn send_problems(outgoing: &mut Outgoing, problems: Vec<crate::problem::Problem>) -> Result<(), WireError> {
+pub(crate) fn send_problems(
+    outgoing: &mut Outgoing,
+    problems: Vec<crate::problem::Problem>,
+) -> Result<(), WireError> {
     let mut problems = problems;
     while !problems.is_empty() {
         let rest = problems.split_off(problems.len().min(64));
@@ -572,4 +576,3 @@ pub(crate) fn send_problems(outgoing: &mut Outgoing, problems: Vec<crate::proble
     }
     Ok(())
 }
-

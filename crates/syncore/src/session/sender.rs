@@ -69,7 +69,8 @@ impl Sender {
         if standby_digest != snapshot.digest() {
             let planner = Planner::new(&view, &snapshot, start.delete, monitor);
             let found;
-            (plan, found) = planner.plan(&mut connection.outgoing, &mut connection.lanes[usize::from(CONTROL)])?;
+            (plan, found) =
+                planner.plan(&mut connection.outgoing, &mut connection.lanes[usize::from(CONTROL)])?;
             note_all(&problems, found, monitor);
         }
         report.plan = (!plan.is_empty()).then(|| plan.id());
@@ -96,7 +97,8 @@ impl Sender {
                 other => return Err(unexpected(other)),
             }
             if plan.items().any(|item| item.needs_content()) {
-                let transfer = Transfer { view: &view, plan: &plan, delta: start.delta, problems: &problems, monitor };
+                let transfer =
+                    Transfer { view: &view, plan: &plan, delta: start.delta, problems: &problems, monitor };
                 transfer.run(&connection.outgoing, &mut connection.lanes)?;
             }
         }
@@ -139,7 +141,8 @@ impl Sender {
                 empty &= matches!(name.file_name().to_bytes(), b"." | b"..");
             }
             if !empty {
-                let reason = "another filesystem is mounted there on the standby; what is in it here was not copied";
+                let reason =
+                    "another filesystem is mounted there on the standby; what is in it here was not copied";
                 let problem = Problem::new(path, Operation::Protect, reason);
                 monitor.problem(&problem);
                 problems.add(problem);

@@ -125,7 +125,9 @@ impl Outgoing {
     pub fn send(&mut self, lane: u8, message: Message) -> Result<(), WireError> {
         let writer = match &self.way {
             Way::Memory(lanes) => {
-                return lanes[usize::from(lane)].send(message).map_err(|_| WireError::Lost("the peer ended".to_owned()));
+                return lanes[usize::from(lane)]
+                    .send(message)
+                    .map_err(|_| WireError::Lost("the peer ended".to_owned()));
             }
             Way::Stream(writer) => Arc::clone(writer),
         };
@@ -133,9 +135,13 @@ impl Outgoing {
         let mut frame = std::mem::take(&mut self.encoded);
         frame.clear();
         frame.resize(HEADER_BYTES, 0);
-        let mut frame = postcard::to_extend(&message, frame).map_err(|e| WireError::Protocol(e.to_string()))?;
+        let mut frame =
+            postcard::to_extend(&message, frame).map_err(|e| WireError::Protocol(e.to_string()))?;
         if frame.len() - HEADER_BYTES > FRAME_LIMIT_BYTES {
-            return Err(WireError::Protocol(format!("a message of {} bytes does not fit a frame", frame.len())));
+            return Err(WireError::Protocol(format!(
+                "a message of {} bytes does not fit a frame",
+                frame.len()
+            )));
         }
         let flags = self.compress(&mut frame)?;
         let length = u32::try_from(frame.len() - HEADER_BYTES).unwrap_or(u32::MAX);
@@ -389,7 +395,9 @@ fn read_greeting(reader: &mut dyn Read) -> Result<u64, WireError> {
     let mut heard = 0;
     while heard < preamble.len() {
         match reader.read(&mut preamble[heard..]) {
-            Ok(0) if heard == 0 => return Err(WireError::Lost("it ended before the agent answered".to_owned())),
+            Ok(0) if heard == 0 => {
+                return Err(WireError::Lost("it ended before the agent answered".to_owned()));
+            }
             Ok(0) => break,
             Ok(read) => heard += read,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}

@@ -221,7 +221,10 @@ impl Message {
                 Question::Buckets(_, bits, _) if *bits > 24 => {
                     Err(WireError::Protocol("too many buckets".to_owned()))
                 }
-                Question::Lines(p) | Question::Buckets(p, ..) | Question::Entries(p, _) | Question::Tree(p) => path(p),
+                Question::Lines(p)
+                | Question::Buckets(p, ..)
+                | Question::Entries(p, _)
+                | Question::Tree(p) => path(p),
             }),
             Self::Answer(Answer::Buckets(bits, _), _) if *bits > 24 => {
                 Err(WireError::Protocol("too many buckets".to_owned()))
