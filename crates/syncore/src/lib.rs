@@ -1,5 +1,8 @@
 //! Clone a running Unix root, hold the copy in sync by block-level deltas, protect what belongs to the standby.
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)
+)]
 
 pub mod apply;
 pub mod delta;

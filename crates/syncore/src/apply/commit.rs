@@ -272,10 +272,11 @@ impl Committer {
 
     fn defer_locks(&self, item: &Item) {
         let flags = item.entry.flags;
-        if flags & LOCKING_FLAGS != 0 && matches!(item.entry.kind, Kind::File | Kind::Directory) {
-            if let Ok(mut locks) = self.locks.lock() {
-                locks.push((item.path.clone(), flags));
-            }
+        if flags & LOCKING_FLAGS != 0
+            && matches!(item.entry.kind, Kind::File | Kind::Directory)
+            && let Ok(mut locks) = self.locks.lock()
+        {
+            locks.push((item.path.clone(), flags));
         }
     }
 
@@ -305,10 +306,10 @@ impl Committer {
                 self.make_special(item, directory);
             };
         }
-        if found.flags & LOCKING_FLAGS != 0 {
-            if let Err(error) = unlock(fd.as_fd()) {
-                return self.io(&item.path, Operation::SetFlags, error);
-            }
+        if found.flags & LOCKING_FLAGS != 0
+            && let Err(error) = unlock(fd.as_fd())
+        {
+            return self.io(&item.path, Operation::SetFlags, error);
         }
         let mut failures = apply(held(&fd), &item.entry, attributes, XattrState::Some);
         if failures.is_empty() {

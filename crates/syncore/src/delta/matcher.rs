@@ -9,7 +9,7 @@ use std::io;
 
 use rayon::prelude::*;
 
-use super::sums::{BLOCK_BYTES, Rolling, strong};
+use super::sums::{BLOCK_BYTES, BLOCK_WIDTH, Rolling, strong};
 use super::{BlockSums, ContentHasher, ReadAt};
 use crate::delta::region::REGION_LIMIT_BYTES;
 
@@ -253,7 +253,7 @@ fn search(
         }
         let Some(new) = next.first() else { break };
         let mut sum = sum;
-        sum.roll(BLOCK_BYTES as u32, block[0], *new);
+        sum.roll(BLOCK_WIDTH, block[0], *new);
         rolling = Some(sum);
         position += 1;
     }

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::ReadAt;
 use super::region::{RegionSignature, SignatureError};
 
+/// [`BLOCK_BYTES`] as the rolling sum counts.
+pub(crate) const BLOCK_WIDTH: u32 = 64 * 1024;
+
 /// Length of a block of the first level.
 pub const BLOCK_BYTES: usize = 64 * 1024;
 
@@ -112,7 +115,8 @@ impl BlockSums {
     /// # Errors
     /// [`SignatureError`] when it is none.
     pub fn check(&self) -> Result<(), SignatureError> {
-        if self.sums.len() % SUM_BYTES != 0 || self.count() as u64 > self.length.div_ceil(BLOCK_BYTES as u64)
+        if !self.sums.len().is_multiple_of(SUM_BYTES)
+            || self.count() as u64 > self.length.div_ceil(BLOCK_BYTES as u64)
         {
             return Err(SignatureError::Malformed);
         }

@@ -238,7 +238,7 @@ impl Plan {
                 totals.deleted += 1;
             }
             Change::Update(a) if a.contains(Attributes::CONTENT) || item.link_to.is_some() => {
-                totals.updated += 1
+                totals.updated += 1;
             }
             Change::Update(_) => totals.metadata_only += 1,
             Change::Delete(_) => totals.deleted += 1,

@@ -74,7 +74,7 @@ pub fn scan(view: &View, monitor: &dyn Monitor) -> rustix::io::Result<Option<Sna
     };
     view.root.open_directory(&RelPath::root())?;
     let task = Task { parent: Parent::FromRoot, path: RelPath::root(), node: 0, cursor };
-    rayon::in_place_scope(|scope| walk.directory(scope, task, Some(&root)));
+    rayon::in_place_scope(|scope| walk.directory(scope, &task, Some(&root)));
     if walk.cancelled.into_inner() {
         return Ok(None);
     }
@@ -86,7 +86,7 @@ thread_local! {
 }
 
 impl<'s> Walk<'s> {
-    fn directory<'w: 's>(&'w self, scope: &rayon::Scope<'w>, task: Task<'w>, root: Option<&Named>)
+    fn directory<'w: 's>(&'w self, scope: &rayon::Scope<'w>, task: &Task<'w>, root: Option<&Named>)
     where
         's: 'w,
     {
@@ -97,13 +97,13 @@ impl<'s> Walk<'s> {
         let mut found = DirectoryFindings::default();
         let mut digest = DirectoryDigest::default();
         let mut children: Vec<(CString, Cursor)> = Vec::new();
-        let opened = self.open(&task);
+        let opened = self.open(task);
         if let Some(named) = root {
             self.line(&task.path, named, &mut digest, &mut found);
         }
         match &opened {
             Ok(directory) => {
-                let listed = self.list(&task, directory, &mut digest, &mut found, &mut children);
+                let listed = self.list(task, directory, &mut digest, &mut found, &mut children);
                 if let Err(error) = listed {
                     found.problems.push(Problem::new(
                         &task.path,
@@ -139,7 +139,7 @@ impl<'s> Walk<'s> {
                 node: first.saturating_add(u32::try_from(index).unwrap_or(u32::MAX)),
                 cursor,
             };
-            scope.spawn(move |scope| self.directory(scope, task, None));
+            scope.spawn(move |scope| self.directory(scope, &task, None));
         }
     }
 

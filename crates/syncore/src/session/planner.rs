@@ -148,7 +148,7 @@ impl<'a> Planner<'a> {
                 // Gone since it was scanned: the next run will see its parent without it.
                 Err(rustix::io::Errno::NOENT) => {}
                 Err(error) => {
-                    self.problems.push(Problem::new(&path, Operation::List, std::io::Error::from(error)))
+                    self.problems.push(Problem::new(&path, Operation::List, std::io::Error::from(error)));
                 }
             },
             Pending::Buckets(path, _, _, listing) => {
@@ -229,7 +229,7 @@ impl<'a> Planner<'a> {
         match (mine.below, theirs.below) {
             (Some(_), Some(_)) => self.questions.push_back(Pending::Lines(path.join(named.name.to_bytes()))),
             (Some(_), None) if mine.line == theirs.line => {
-                self.not_entered(&path.join(named.name.to_bytes()))
+                self.not_entered(&path.join(named.name.to_bytes()));
             }
             _ => {}
         }
@@ -244,7 +244,7 @@ impl<'a> Planner<'a> {
         for listed in theirs {
             let child = if listed.name.is_empty() { path.clone() } else { path.join(&listed.name) };
             match mine.remove(&listed.name) {
-                Some(named) => self.merge(&child, named, listed),
+                Some(named) => self.merge(&child, named, &listed),
                 None if !self.delete || !listed.in_scope || listed.name.is_empty() => {}
                 None if listed.entered => self.questions.push_back(Pending::Deletion(child)),
                 None if listed.entry.kind == Kind::Directory => {}
@@ -255,7 +255,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn merge(&mut self, path: &RelPath, named: Named, listed: Listed) {
+    fn merge(&mut self, path: &RelPath, named: Named, listed: &Listed) {
         let same_kind = named.entry.kind == listed.entry.kind;
         if named.scope != Scope::In || listed.scope() != Scope::In {
             if !same_kind {
@@ -270,7 +270,7 @@ impl<'a> Planner<'a> {
             if listed.entry.kind == Kind::Directory {
                 self.questions.push_back(Pending::Replacement(path.clone(), Box::new(named)));
             } else {
-                self.replace(path, named, listed.entry.kind);
+                self.replace(path, &named, listed.entry.kind);
             }
             return;
         }
@@ -357,8 +357,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn replace(&mut self, path: &RelPath, named: Named, was: Kind) {
-        let Some(entry) = self.full_entry(path, &named) else { return };
+    fn replace(&mut self, path: &RelPath, named: &Named, was: Kind) {
+        let Some(entry) = self.full_entry(path, named) else { return };
         self.draft(path.clone(), Change::Replace(was), entry, None);
         if named.below.is_some() {
             self.create_below(path);

@@ -416,7 +416,7 @@ impl Lane<'_> {
     fn work(mut self) -> Result<(), WireError> {
         loop {
             match self.incoming.receive(self.receiver.monitor)? {
-                Message::Files(files) => files.into_iter().try_for_each(|file| self.small(file))?,
+                Message::Files(files) => files.iter().try_for_each(|file| self.small(file))?,
                 Message::Begin { item, size_bytes, mtime } => {
                     let mut planned = self.item(item)?;
                     (planned.entry.size_bytes, planned.entry.mtime) = (size_bytes, mtime);
@@ -476,7 +476,7 @@ impl Lane<'_> {
         }
     }
 
-    fn small(&mut self, file: SmallFile) -> Result<(), WireError> {
+    fn small(&mut self, file: &SmallFile) -> Result<(), WireError> {
         let mut item = self.item(file.item)?;
         (item.entry.size_bytes, item.entry.mtime) = (file.content.len() as u64, file.mtime);
         let length = file.content.len() as u64;

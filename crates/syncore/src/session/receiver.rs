@@ -143,7 +143,7 @@ impl Receiving {
                     }
                 }
                 Message::PlanPart(part) => {
-                    plan.receive(&part).map_err(|e| WireError::Protocol(e.to_string()))?
+                    plan.receive(&part).map_err(|e| WireError::Protocol(e.to_string()))?;
                 }
                 Message::PlanEnd { id, entries } if id == plan.id() => return Ok(Some((plan, entries))),
                 Message::PlanEnd { .. } => {

@@ -225,7 +225,7 @@ impl Lane<'_> {
                 Job::Small(files) => self.small(files)?,
                 Job::Large(number, item) => self.large(number, &item, &BlockSums::default())?,
                 Job::Delta(number, item, sums) => self.large(number, &item, &sums)?,
-                Job::AuthSet(files) => self.auth_set(files)?,
+                Job::AuthSet(files) => self.auth_set(&files)?,
             }
         }
         self.send(Message::LaneEnd)
@@ -479,16 +479,16 @@ impl Lane<'_> {
 
     /// Reads the auth set under the password lock, and sends it file by file; the receiver holds them back until all
     /// are there.
-    fn auth_set(&mut self, files: Vec<(u32, Item)>) -> Result<(), WireError> {
+    fn auth_set(&mut self, files: &[(u32, Item)]) -> Result<(), WireError> {
         let lock = PasswordLock::take(&self.transfer.view.root);
         match lock {
             Ok(_held) => {
-                for (number, item) in &files {
+                for (number, item) in files {
                     self.large(*number, item, &BlockSums::default())?;
                 }
             }
             Err(error) => {
-                for (number, item) in &files {
+                for (number, item) in files {
                     self.abandon(*number, item, format!("the password files are locked: {error}"))?;
                 }
             }

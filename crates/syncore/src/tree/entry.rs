@@ -283,7 +283,8 @@ mod tests {
     #[test]
     fn every_field_but_the_link_group_changes_the_encoding_and_the_difference() {
         let base = Entry::new(Kind::File);
-        let changes: [(fn(&mut Entry), Attributes); 8] = [
+        type Edit = fn(&mut Entry);
+        let changes: [(Edit, Attributes); 8] = [
             (|e| e.mode = 0o4755, Attributes::MODE),
             (|e| e.uid = 7, Attributes::UID),
             (|e| e.gid = 7, Attributes::GID),

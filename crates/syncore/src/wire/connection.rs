@@ -365,10 +365,10 @@ impl Connection {
     /// Ends the connection: closes the stream, and says what the transport thought of it.
     pub fn close(mut self) -> Option<TransportError> {
         self.alive = None;
-        if let Way::Stream(writer) = &self.outgoing.way {
-            if let Ok(mut writer) = writer.writer.lock() {
-                *writer = None;
-            }
+        if let Way::Stream(writer) = &self.outgoing.way
+            && let Ok(mut writer) = writer.writer.lock()
+        {
+            *writer = None;
         }
         self.lanes.clear();
         self.finish.take().and_then(|finish| finish())
