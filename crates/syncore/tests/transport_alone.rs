@@ -28,9 +28,11 @@ fn a_waiting_pump_sleeps_and_a_dropped_one_is_gone() {
     let sshd = Sshd::start("");
     let idle = sshd.script("idle", "exec cat");
     let talking = sshd.script("talking", "exec cat /dev/zero");
-    let deaf = sshd.script("deaf", "exec sleep 1000");
-    let both = sshd.script("both", "cat /dev/zero & exec sleep 1000");
-    let half_ended = sshd.script("half_ended", "exec >&- 2>&-; exec sleep 1000");
+    // A peer that reads nothing does not see the connection end; this one ends with the directory of this test.
+    let wait = format!("while [ -d {} ]; do sleep 1; done", sshd.directory.path().display());
+    let deaf = sshd.script("deaf", &wait);
+    let both = sshd.script("both", &format!("cat /dev/zero & {wait}"));
+    let half_ended = sshd.script("half_ended", &format!("exec >&- 2>&-; {wait}"));
     for (name, peer) in [
         ("idle", idle),
         ("nobody reads what the peer says", talking.clone()),

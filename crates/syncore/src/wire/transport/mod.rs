@@ -16,6 +16,8 @@ mod auth;
 #[cfg(feature = "ssh2")]
 mod known_hosts;
 #[cfg(feature = "ssh2")]
+mod line;
+#[cfg(feature = "ssh2")]
 mod pump;
 #[cfg(feature = "ssh2")]
 mod ssh2;

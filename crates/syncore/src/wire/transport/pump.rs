@@ -1,21 +1,20 @@
 //! The one thread that owns an ssh2 session and moves bytes between its channel and our pipes.
 //!
 //! Why: all objects of a session share a lock, so a reader blocked in libssh2 would block the writer for ever. Here
-//! nothing blocks but `poll`. What can go wrong, and is minded below: a packet that left by half must be completed by
-//! the very call that began it, before anything else is sent; a full window opens only by reading; waiting for an
-//! event that nobody consumes would spin; a peer that is gone without a word is noticed by its silence.
+//! nothing blocks but `poll`. What can go wrong: a full window opens only by reading; waiting for an event that nobody
+//! consumes would spin; a peer that is gone without a word is noticed only by its silence.
 
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::ops::Range;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use ssh2::{BlockDirections, Channel, Session};
+use ssh2::{Channel, Session};
 
 use super::error::{from_status, shown_host};
+use super::line::{Buffer, Call, Line};
 use super::{ByteStream, FINISH_DEADLINE, Remote, Tail, TransportError, pipe};
 
 const KEEPALIVE_SECONDS: u32 = 15;
@@ -23,7 +22,6 @@ const KEEPALIVE_SECONDS: u32 = 15;
 const SILENCE: Duration = Duration::from_secs(60);
 /// How often keepalive and silence are looked at.
 const TICK: Duration = Duration::from_secs(5);
-const BUFFER_BYTES: usize = 256 << 10;
 
 /// How the channel ended.
 struct Ended {
@@ -45,10 +43,9 @@ pub(super) fn start(
     let (cut, control) = pipe()?;
     rustix::io::ioctl_fionbio(&from_peer, true).map_err(|errno| local(errno.into()))?;
     rustix::io::ioctl_fionbio(&to_peer, true).map_err(|errno| local(errno.into()))?;
-    session.set_blocking(false);
     session.set_keepalive(true, KEEPALIVE_SECONDS);
     let mut pump = Pump {
-        line: Line { session, channel, half: None, heard: Instant::now() },
+        line: Line::new(session, channel),
         tcp,
         cut,
         to_peer: Some(to_peer),
@@ -109,73 +106,6 @@ impl Drop for Running {
         self.control = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
-        }
-    }
-}
-
-/// Bytes on their way. Filled only when empty, never moved: libssh2 wants a call that could not complete to be made
-/// again with the same bytes.
-struct Buffer {
-    bytes: Box<[u8]>,
-    filled: Range<usize>,
-}
-
-impl Buffer {
-    fn new() -> Self {
-        Self { bytes: vec![0; BUFFER_BYTES].into_boxed_slice(), filled: 0..0 }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.filled.is_empty()
-    }
-
-    fn waiting(&self) -> &[u8] {
-        &self.bytes[self.filled.clone()]
-    }
-}
-
-/// The calls that may send something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
-    Read,
-    ReadStderr,
-    Write,
-    SendEnd,
-    AwaitClose,
-}
-
-struct Line {
-    session: Session,
-    channel: Channel,
-    /// The call that has a packet out by half. Until it is through no other may be made.
-    half: Option<Call>,
-    /// When the network last took or gave something.
-    heard: Instant,
-}
-
-impl Line {
-    /// Makes a call; none when it would block.
-    fn attempt<T>(
-        &mut self,
-        call: Call,
-        make: impl FnOnce(&mut Channel) -> io::Result<T>,
-    ) -> Result<Option<T>, String> {
-        if self.half.is_some_and(|half| half != call) {
-            return Ok(None);
-        }
-        match make(&mut self.channel) {
-            Ok(value) => {
-                self.half = None;
-                self.heard = Instant::now();
-                Ok(Some(value))
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let directions = self.session.block_directions();
-                let outbound = matches!(directions, BlockDirections::Outbound | BlockDirections::Both);
-                self.half = outbound.then_some(call);
-                Ok(None)
-            }
-            Err(error) => Err(crate::tree::escape(error.to_string().as_bytes())),
         }
     }
 }

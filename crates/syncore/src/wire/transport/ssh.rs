@@ -279,7 +279,8 @@ fn host_key_refused(remote: &Remote, words: &str) -> Option<TransportError> {
             return Some(TransportError::HostKeyChanged { host, offered, known, place });
         }
     } else if let Some(kind) = between("No ", " host key is known for ") {
-        let file = remote.known_hosts.as_deref().unwrap_or(Path::new("~/.ssh/known_hosts"));
+        let own = || remote.home.as_deref().unwrap_or(Path::new("~")).join(".ssh/known_hosts");
+        let file = remote.known_hosts.clone().unwrap_or_else(own);
         let file = crate::tree::escape(file.as_os_str().as_bytes());
         let key = format!("a key of type {kind} (ssh does not show it; ssh-keyscan does)");
         return Some(TransportError::HostKeyUnknown { host, key, file });
