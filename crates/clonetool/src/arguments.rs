@@ -128,7 +128,7 @@ pub(crate) struct OutputOptions {
     #[arg(long)]
     pub(crate) itemize: bool,
     /// Print problems and errors only
-    #[arg(short, long, conflicts_with_all = ["itemize", "verbose", "progress"])]
+    #[arg(short, long, conflicts_with_all = ["verbose", "progress"])]
     pub(crate) quiet: bool,
     /// Print phases, every problem and the summary, also where nobody watches
     #[arg(short, long)]

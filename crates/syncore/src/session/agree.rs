@@ -29,19 +29,36 @@ pub(crate) fn facts(root: &Root, rules: Vec<Rule>) -> Facts {
             }
         }
     }
-    let read = |path: &str| std::fs::read(path).unwrap_or_default();
-    let mut boot_id = read("/proc/sys/kernel/random/boot_id");
-    // Containers share a kernel, but the same path means another directory in another mount namespace.
-    if let Ok(namespace) = std::fs::read_link("/proc/self/ns/mnt") {
-        boot_id.extend_from_slice(namespace.as_os_str().as_bytes());
-    }
     Facts {
         root: root.canonical_path().unwrap_or_default(),
-        boot_id,
+        boot_id: boot_id(),
         mounts: mounts_below(root),
         rules,
         empty: entries == 0,
     }
+}
+
+/// What can be said of a root that is not there yet; its parent must be.
+pub(crate) fn facts_of_missing(path: &Path) -> Result<Facts, SessionError> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    };
+    let root = open_root(parent, "destination")?;
+    let mut canonical = root.canonical_path().unwrap_or_default();
+    canonical.push(b'/');
+    canonical.extend_from_slice(path.file_name().unwrap_or_default().as_bytes());
+    Ok(Facts { root: canonical, boot_id: boot_id(), mounts: Vec::new(), rules: Vec::new(), empty: true })
+}
+
+fn boot_id() -> Vec<u8> {
+    let mut boot_id = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    // Containers share a kernel, but the same path means another directory in another mount namespace.
+    if let Ok(namespace) = std::fs::read_link("/proc/self/ns/mnt") {
+        boot_id.extend_from_slice(namespace.as_os_str().as_bytes());
+    }
+    boot_id
 }
 
 /// Opens a root, saying what is wrong with it in words.

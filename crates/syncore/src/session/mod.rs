@@ -435,7 +435,12 @@ fn confine(path: &Path, limits: &AgentLimits) -> Result<PathBuf, SessionError> {
             reason: error.to_string(),
         })
     };
-    let (root, path) = (resolve(root)?, resolve(path)?);
+    let root = resolve(root)?;
+    // A destination that is not there yet is where its parent is.
+    let path = match (path.symlink_metadata(), path.parent(), path.file_name()) {
+        (Err(_), Some(parent), Some(name)) => resolve(parent)?.join(name),
+        _ => resolve(path)?,
+    };
     if path.starts_with(&root) {
         return Ok(path);
     }

@@ -1,14 +1,16 @@
 //! The receiving end of one run, whoever started it.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, openat};
 
 use crate::apply::{Directories, Problems};
 use crate::monitor::{Monitor, Phase};
-use crate::plan::Plan;
+use crate::plan::{Line, Listed, Plan};
 use crate::profile::parse_standby_file;
 use crate::rules::{Rule, RuleSet};
 use crate::scan::{Root, Snapshot, View};
@@ -17,30 +19,59 @@ use crate::session::receive::{Receiver, check_plan, lock_root};
 use crate::session::send::send_problems;
 use crate::session::sender::{note_all, scan_root, sorted};
 use crate::session::{Report, Say, SessionError, agree, ask, unexpected};
-use crate::tree::RelPath;
-use crate::wire::{CONTROL, Connection, Facts, Message, Start, WireError};
+use crate::tree::{Entry, Kind, RelPath, hash_name};
+use crate::wire::{Answer, CONTROL, Connection, Facts, Message, Question, Start, WireError};
 
 /// Largest file of own protections, in bytes.
 const STANDBY_FILE_LIMIT_BYTES: u64 = 1 << 20;
 
 /// A standby root, open, locked and looked at.
 pub(crate) struct Receiving {
-    root: Arc<Root>,
+    path: PathBuf,
+    /// None where nothing is there yet: it is made when the run begins, and only if it may.
+    root: Option<Arc<Root>>,
     facts: Facts,
+    dry_run: bool,
     /// Held until the run is over.
     _lock: Option<OwnedFd>,
 }
 
 impl Receiving {
     pub(crate) fn open(path: &Path, dry_run: bool) -> Result<Self, SessionError> {
-        let root = Arc::new(agree::open_root(path, "destination")?);
+        let path = path.to_owned();
+        let root = match agree::open_root(&path, "destination") {
+            Err(_) if std::fs::symlink_metadata(&path).is_err_and(|e| e.kind() == ErrorKind::NotFound) => {
+                let facts = agree::facts_of_missing(&path)?;
+                return Ok(Self { path, root: None, facts, dry_run, _lock: None });
+            }
+            other => Arc::new(other?),
+        };
         let lock = if dry_run { None } else { Some(lock_root(&root)?) };
         let facts = agree::facts(&root, own_rules(&root)?);
-        Ok(Self { root, facts, _lock: lock })
+        Ok(Self { path, root: Some(root), facts, dry_run, _lock: lock })
     }
 
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// The root and its lock, made where nothing was there; none for a dry run that would make it.
+    fn root(&self) -> Result<Option<(Arc<Root>, Option<OwnedFd>)>, SessionError> {
+        if let Some(root) = &self.root {
+            return Ok(Some((Arc::clone(root), None)));
+        }
+        if self.dry_run {
+            return Ok(None);
+        }
+        let made = rustix::fs::mkdirat(rustix::fs::CWD, &self.path, Mode::RWXU);
+        made.map_err(|error| SessionError::Root {
+            role: "destination",
+            path: crate::tree::escape(self.path.as_os_str().as_bytes()),
+            reason: std::io::Error::from(error).to_string(),
+        })?;
+        let root = Arc::new(agree::open_root(&self.path, "destination")?);
+        let lock = lock_root(&root)?;
+        Ok(Some((root, Some(lock))))
     }
 
     /// Scans, describes, judges the plan, asks the initiator if that is this end, and carries the plan out.
@@ -51,12 +82,13 @@ impl Receiving {
         mut say: Say<'_>,
         monitor: &dyn Monitor,
     ) -> Result<Report, SessionError> {
+        let Some((root, _lock)) = self.root()? else { return self.run_missing(connection, say, monitor) };
         monitor.phase(Phase::Scan);
         let mut rules = start.rules;
         // The initiator had them from here; should it have lost them, they hold all the same.
         rules.extend(self.facts.rules.iter().filter(|own| !rules.contains(own)).cloned().collect::<Vec<_>>());
         let view = View {
-            root: Arc::clone(&self.root),
+            root: Arc::clone(&root),
             rules: Arc::new(RuleSet::compile(rules)?),
             boundaries: Arc::new(start.boundaries),
             checksum: start.checksum,
@@ -75,7 +107,9 @@ impl Receiving {
             .send(CONTROL, Message::Scanned { digest: snapshot.digest(), entries, protected })?;
         monitor.phase(Phase::Compare);
         let mut report = Report { entries_scanned: entries, protected, ..Report::default() };
-        let described = self.describe(connection, &view, &snapshot, &problems, monitor)?;
+        let describer = Describer { view: &view, snapshot: &snapshot };
+        let described =
+            describe(connection, &problems, monitor, &mut |question, emit| describer.answer(question, emit))?;
         let Some((plan, source_entries)) = described else {
             return Ok(report);
         };
@@ -92,10 +126,12 @@ impl Receiving {
             connection.outgoing.send(CONTROL, Message::Decision(true))?;
         }
         monitor.phase(Phase::Transfer);
-        let directories = Directories::new(Arc::clone(&self.root), &view.boundaries, &self.facts.mounts)
-            .map_err(|error| SessionError::Fatal {
-                operation: "prepare the destination",
-                reason: std::io::Error::from(error).to_string(),
+        let directories =
+            Directories::new(Arc::clone(&root), &view.boundaries, &self.facts.mounts).map_err(|error| {
+                SessionError::Fatal {
+                    operation: "prepare the destination",
+                    reason: std::io::Error::from(error).to_string(),
+                }
             })?;
         let receiver =
             Receiver::new(&view, &plan, directories, &problems, (start.delta, start.durable), monitor);
@@ -122,40 +158,75 @@ impl Receiving {
         Ok(report)
     }
 
-    /// Answers questions until the plan is there; none when there will be no run.
-    fn describe(
+    /// Makes the plan of a dry run to a root that is not there yet.
+    fn run_missing(
         &self,
         connection: &mut Connection,
-        view: &View,
-        snapshot: &Snapshot,
-        problems: &Problems,
+        mut say: Say<'_>,
         monitor: &dyn Monitor,
-    ) -> Result<Option<(Plan, u64)>, SessionError> {
-        let describer = Describer { view, snapshot };
-        let mut plan = Plan::default();
-        loop {
-            match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
-                Message::Ask(questions) => {
-                    for question in &questions {
-                        describer.answer(question, &mut |answer, more| {
-                            connection.outgoing.send(CONTROL, Message::Answer(answer, more))
-                        })?;
-                    }
+    ) -> Result<Report, SessionError> {
+        let problems = Problems::default();
+        connection.outgoing.send(CONTROL, Message::Scanned { digest: [0; 16], entries: 0, protected: 0 })?;
+        let described = describe(connection, &problems, monitor, &mut |question, emit| {
+            emit(answer_of_missing(question), false)
+        })?;
+        let Some((plan, entries_scanned)) = described else { return Ok(Report::default()) };
+        ask(&mut say, &plan, monitor)?;
+        connection.outgoing.send(CONTROL, Message::Decision(false))?;
+        let id = (!plan.is_empty()).then(|| plan.id());
+        let problems = sorted(problems.take());
+        Ok(Report { plan: id, totals: plan.totals(), entries_scanned, problems, ..Report::default() })
+    }
+}
+
+/// Takes one part of an answer; true when more follows.
+type Emit<'a> = &'a mut dyn FnMut(Answer, bool) -> Result<(), WireError>;
+
+/// Answers questions until the plan is there; none when there will be no run.
+fn describe(
+    connection: &mut Connection,
+    problems: &Problems,
+    monitor: &dyn Monitor,
+    answer: &mut dyn FnMut(&Question, Emit<'_>) -> Result<(), WireError>,
+) -> Result<Option<(Plan, u64)>, SessionError> {
+    let mut plan = Plan::default();
+    loop {
+        match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
+            Message::Ask(questions) => {
+                for question in &questions {
+                    answer(question, &mut |answer, more| {
+                        connection.outgoing.send(CONTROL, Message::Answer(answer, more))
+                    })?;
                 }
-                Message::PlanPart(part) => {
-                    plan.receive(&part).map_err(|e| WireError::Protocol(e.to_string()))?;
-                }
-                Message::PlanEnd { id, entries } if id == plan.id() => return Ok(Some((plan, entries))),
-                Message::PlanEnd { .. } => {
-                    return Err(
-                        WireError::Protocol("the plan did not arrive as it was sent".to_owned()).into()
-                    );
-                }
-                Message::Problems(theirs) => note_all(problems, theirs, monitor),
-                Message::Decision(false) => return Ok(None),
-                other => return Err(unexpected(other)),
             }
+            Message::PlanPart(part) => {
+                plan.receive(&part).map_err(|e| WireError::Protocol(e.to_string()))?;
+            }
+            Message::PlanEnd { id, entries } if id == plan.id() => return Ok(Some((plan, entries))),
+            Message::PlanEnd { .. } => {
+                return Err(WireError::Protocol("the plan did not arrive as it was sent".to_owned()).into());
+            }
+            Message::Problems(theirs) => note_all(problems, theirs, monitor),
+            Message::Decision(false) => return Ok(None),
+            other => return Err(unexpected(other)),
         }
+    }
+}
+
+/// What a root that is about to be made would answer: it is there, and empty.
+fn answer_of_missing(question: &Question) -> Answer {
+    let mut entry = Entry::new(Kind::Directory);
+    entry.mode = 0o700;
+    (entry.uid, entry.gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    match question {
+        Question::Lines(path) if path.is_root() => {
+            Answer::Lines(vec![Line::new(hash_name(b""), &[0; 16], None, None)])
+        }
+        Question::Entries(path, _) if path.is_root() => {
+            let name = Vec::new();
+            Answer::Entries(vec![Listed { name, in_scope: true, entered: true, entry, inode: 0, links: 2 }])
+        }
+        _ => Answer::Gone,
     }
 }
 
