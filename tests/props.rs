@@ -410,7 +410,8 @@ fn arguments(rules: &[Rule], profile: Option<&Path>) -> Vec<OsString> {
             Verb::Exclude => ["--exclude".into(), rule.1.into()],
             Verb::Protect => ["--protect".into(), rule.1.into()],
         };
-        return rules.iter().flat_map(option).collect();
+        // What no rule matches is nobody's decision: the root is always included here.
+        return ["--include".into(), "/".into()].into_iter().chain(rules.iter().flat_map(option)).collect();
     };
     let list = |verb: Verb| {
         let chosen = rules.iter().filter(|rule| rule.0 == verb).map(|rule| format!("{:?}", rule.1));
