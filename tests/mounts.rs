@@ -21,7 +21,7 @@ fn mode(path: &Path) -> u32 {
 
 /// A source and a copy of it that has, at `name`, something mounted which the source has not.
 fn mounted_on_the_standby(work: &Workdir, mount_at: &dyn Fn(&Path)) -> (PathBuf, PathBuf, PathBuf) {
-    let (source, copy) = (work.make("source"), work.join("copy"));
+    let (source, copy) = (work.make("source"), work.make("copy"));
     write(&source.join("kept/file"), "kept");
     clone_json(&[], &source, &copy).expect_code(0);
     let mounted = copy.join("kept/mounted");
@@ -86,7 +86,7 @@ fn a_filesystem_mounted_on_the_standby_is_not_written_into() {
 #[test]
 fn one_file_system_makes_mount_points_and_leaves_them_empty() {
     let work = Workdir::new("mounts-x");
-    let (source, copy) = (work.make("source"), work.join("copy"));
+    let (source, copy) = (work.make("source"), work.make("copy"));
     write(&source.join("etc/file"), "file");
     mount::tmpfs(&source.join("tmp"), "size=1m,mode=1777");
     write(&source.join("tmp/file"), "not copied");
@@ -108,7 +108,7 @@ fn one_file_system_makes_mount_points_and_leaves_them_empty() {
 #[test]
 fn pseudo_filesystems_are_never_entered() {
     let work = Workdir::new("mounts-proc");
-    let (source, copy) = (work.make("source"), work.join("copy"));
+    let (source, copy) = (work.make("source"), work.make("copy"));
     write(&source.join("file"), "file");
     fs::create_dir(source.join("proc")).expect("mkdir");
     run("mount", ["-t", "proc", "proc", source.join("proc").to_str().expect("a path")]);
@@ -136,6 +136,7 @@ fn a_btrfs_subvolume_is_a_boundary() {
     subvolume(&source.join("etc/sub"));
     write(&source.join("etc/sub/inside"), "in the subvolume");
     let copy = far.join("copy");
+    fs::create_dir(&copy).expect("mkdir");
     clone_json(&["-x"], &source, &copy).expect_code(0);
     assert_eq!(fs::read(copy.join("etc/file")).expect("read"), b"file");
     assert!(copy.join("etc/sub").is_dir());
@@ -147,6 +148,7 @@ fn a_btrfs_subvolume_is_a_boundary() {
     clone_json(&["-x", "--delete"], &source, &copy).expect_one_of(&[0, 4]);
     assert_untouched(&before, &snapshot_ctimes(&copy.join("etc/own")));
     // The whole of one subvolume is a tree like any other.
+    fs::create_dir(far.join("of-sub")).expect("mkdir");
     clone_json(&["-x"], &source.join("etc/sub"), &far.join("of-sub")).expect_code(0);
     assert_equal(&source.join("etc/sub"), &far.join("of-sub"));
 }
@@ -193,6 +195,7 @@ fn the_running_root_is_not_cloned_into_a_directory_of_itself() {
     let work = Workdir::new("mounts-itself");
     let root = small_root(&work);
     let chroot = ["chroot", root.to_str().expect("a path")];
+    fs::create_dir(root.join("a")).expect("mkdir");
     let before = snapshot_ctimes(&root.join("etc"));
     clonetool_by(&chroot, "/usr/bin/clonetool", ["clone", "-x", "/", "/a"]).expect_code(3);
     assert!(!root.join("a/etc").exists());

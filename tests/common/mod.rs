@@ -126,6 +126,14 @@ impl Output {
         )
     }
 
+    /// The lines that `--itemize` printed, sorted: what happens, and the path, which begins with a slash.
+    pub(crate) fn itemised(&self) -> Vec<&str> {
+        let is_item = |line: &&str| line.split_whitespace().nth(1).is_some_and(|path| path.starts_with('/'));
+        let mut lines: Vec<_> = self.stdout.lines().filter(is_item).collect();
+        lines.sort_unstable();
+        lines
+    }
+
     /// The objects that `--json` printed.
     #[track_caller]
     pub(crate) fn objects(&self) -> Vec<Value> {
@@ -192,7 +200,11 @@ pub(crate) fn clonetool_by<S: AsRef<OsStr>>(
     let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
     let mut command = Command::new("timeout");
     command.args(["--signal=KILL", RUN_LIMIT_SECONDS]).args(prefix).arg(program).args(&args);
-    command.env_remove("SSH_AUTH_SOCK").env("HOME", "/nonexistent").env("LC_ALL", "C.UTF-8");
+    command
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .env_remove("SSH_AUTH_SOCK")
+        .env("HOME", "/nonexistent")
+        .env("LC_ALL", "C.UTF-8");
     let output = command.stdin(Stdio::null()).output().expect("run clonetool");
     let shown: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
     Output {
@@ -209,6 +221,11 @@ pub(crate) fn clone_json(extra: &[&str], source: &Path, destination: &Path) -> O
     args.extend(extra.iter().map(OsStr::new));
     args.extend([source.as_os_str(), destination.as_os_str()]);
     clonetool(args)
+}
+
+/// Whether a directory has no entries.
+pub(crate) fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).unwrap_or_else(|e| panic!("list {}: {e}", dir.display())).next().is_none()
 }
 
 /// Runs a command of the system, which must succeed, and gives its output.
