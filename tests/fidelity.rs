@@ -245,24 +245,6 @@ fn without_delete_what_is_extra_stays() {
 }
 
 #[test]
-fn a_renamed_directory_is_moved_and_not_sent_again() {
-    let work = Workdir::new("fidelity-move");
-    let (source, copy) = (work.make("source"), work.make("copy"));
-    for n in 0..50 {
-        write(&source.join(format!("before/{n}")), noise(100 + n, 100_000));
-    }
-    let server = Sshd::start(&work.join("sshd"), &SshdOptions::default());
-    let run = || clone_over(&server, "ssh", &["--delete"], &source, &copy, true).expect_code(0);
-    run();
-    std::fs::rename(source.join("before"), source.join("after")).expect("rename");
-    let moved = run();
-    assert_equal(&source, &copy);
-    let wire = moved.count("wire_sent_bytes") + moved.count("wire_received_bytes");
-    assert!(wire < 500_000, "{wire} bytes to rename 5 MB\n{}", moved.describe());
-    assert!(moved.count("moved") > 0, "{}", moved.describe());
-}
-
-#[test]
 fn the_root_itself_may_be_named_in_any_way() {
     let work = Workdir::new("fidelity-names");
     let source = work.join("-so\nurce: é");

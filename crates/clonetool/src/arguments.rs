@@ -267,6 +267,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 impl ScopeOptions {
     /// The rules of the command line and of the profiles it names, after those in `rules`.
     pub(crate) fn rules(&self, mut rules: Vec<Rule>) -> Result<Vec<Rule>, CommandError> {
+        if rules.is_empty() && self.rules_from.is_empty() && !self.include.is_empty() {
+            // Without a profile a clone is of everything; an include then only reaches into what is excluded.
+            rules.push(from_command_line(Action::Include, "/".into()));
+        }
         for name in &self.rules_from {
             rules.extend(profiles::load(name)?.rules());
         }
@@ -285,6 +289,7 @@ impl ScopeOptions {
     pub(crate) fn apply(&self, profile: Option<&Profile>, options: &mut Options) {
         if let Some(profile) = profile {
             options.one_file_system = profile.source.one_file_system;
+            options.refuse_unlisted_filesystems = profile.source.one_file_system;
             options.also.clone_from(&profile.source.also);
         }
         options.one_file_system |= self.one_file_system;

@@ -142,8 +142,8 @@ impl From<SessionError> for CommandError {
             SessionError::BothRemote => {
                 Self::usage(text).hint("run clonetool on one of the two hosts and name the other one")
             }
-            // The arguments have to change, so it counts as usage and not as a refusal that could be approved.
-            SessionError::DestinationInsideSource { .. } => Self::usage(text)
+            // What is mounted decides over it as much as the arguments do.
+            SessionError::DestinationInsideSource { .. } => Self::new(Kind::Refused, text)
                 .hint("exclude the destination, or stay on one filesystem with --one-file-system"),
             SessionError::Root { role, .. } => {
                 Self::failed(text).hint(format!("check that the {role} is there, mounted, and may be read"))
@@ -256,7 +256,7 @@ mod tests {
                     source_root: "/".into(),
                     destination_root: "/a".into(),
                 },
-                2,
+                3,
                 "clonetool: the walk of / would reach the destination /a\n  \
                  exclude the destination, or stay on one filesystem with --one-file-system",
             ),

@@ -147,7 +147,7 @@ impl Committer {
         let staged = made.and_then(|(staged, ())| Ok((hold(directory.as_fd(), &staged.name)?, staged)));
         match staged {
             Ok((fd, staged)) => {
-                self.dress(item, held(&fd), directory, ALL);
+                self.dress(item, held(&fd), directory.default_acl, ALL);
                 self.place(staged, item);
             }
             Err(error) => self.io(&item.path, Operation::Create, error),
@@ -155,8 +155,8 @@ impl Committer {
     }
 
     /// Gives a new inode its metadata, and reports what it did not take.
-    fn dress(&self, item: &Item, pinned: Pinned<'_>, directory: &Directory, attributes: Attributes) {
-        let state = if directory.default_acl { XattrState::Some } else { XattrState::None };
+    fn dress(&self, item: &Item, pinned: Pinned<'_>, may_have_xattrs: bool, attributes: Attributes) {
+        let state = if may_have_xattrs { XattrState::Some } else { XattrState::None };
         let mut failures = apply(pinned, &item.entry, attributes, state);
         let (Pinned::Open(fd) | Pinned::Held(fd)) = pinned;
         if failures.is_empty() {
@@ -177,17 +177,44 @@ impl Committer {
         writer: FileWriter,
         digest: Option<[u8; 32]>,
     ) -> Result<(), WriteError> {
-        let staged = writer.finish(digest)?;
-        if let Some(fd) = &staged.fd {
-            self.dress(item, Pinned::Open(fd.as_fd()), &staged.directory, ALL);
+        let (fd, staged) = writer.finish(digest)?;
+        match staged {
+            Some(staged) => {
+                self.dress(item, Pinned::Open(fd.as_fd()), staged.directory.default_acl, ALL);
+                drop(fd);
+                self.place(staged, item);
+            }
+            None => {
+                self.dress(item, Pinned::Open(fd.as_fd()), true, ALL);
+                self.defer_locks(item);
+            }
         }
-        self.place(staged, item);
         Ok(())
     }
 
+    /// Opens the file that an item updates, to be written in place; none when that would change more than this path,
+    /// so that it is replaced instead.
+    #[must_use]
+    pub fn open_in_place(&self, item: &Item, directory: &Directory) -> Option<OwnedFd> {
+        let Change::Update(attributes) = item.change else { return None };
+        if attributes.contains(Attributes::LINKS) {
+            return None;
+        }
+        let fd = hold(directory.as_fd(), item.path.name()?).ok()?;
+        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, statx_mask()).ok()?;
+        let (found, inode) = from_statx(&stat).ok()?;
+        if found.kind != Kind::File || inode.links != 1 {
+            return None;
+        }
+        if found.flags & LOCKING_FLAGS != 0 {
+            unlock(fd.as_fd()).ok()?;
+        }
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        openat(rustix::fs::CWD, proc_path(fd.as_fd()), flags, Mode::empty()).ok()
+    }
+
     /// Renames into place: at once what is new, after a flush what replaces something.
-    fn place(&self, mut staged: Staged, item: &Item) {
-        staged.fd = None;
+    fn place(&self, staged: Staged, item: &Item) {
         if !self.durable || item.change == Change::Create {
             return self.rename(staged, item);
         }

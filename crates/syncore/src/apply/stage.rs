@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, ftruncate, openat, unlinkat};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, ftruncate, openat, unlinkat};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -45,7 +45,6 @@ impl From<Errno> for WriteError {
 pub(crate) struct Staged {
     pub(crate) directory: Arc<Directory>,
     pub(crate) name: Vec<u8>,
-    pub(crate) fd: Option<OwnedFd>,
 }
 
 impl Drop for Staged {
@@ -67,7 +66,7 @@ impl Staged {
         loop {
             let name = directories.names.next();
             match make(directory.as_fd(), &name) {
-                Ok(made) => return Ok((Self { directory: Arc::clone(directory), name, fd: None }, made)),
+                Ok(made) => return Ok((Self { directory: Arc::clone(directory), name }, made)),
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error),
             }
@@ -83,7 +82,8 @@ impl Staged {
 /// Writes one file from data, holes, copies and patches.
 #[derive(Debug)]
 pub struct FileWriter {
-    staged: Staged,
+    /// None when an existing file is written in place.
+    staged: Option<Staged>,
     fd: OwnedFd,
     basis: Option<OwnedFd>,
     hasher: ContentHasher,
@@ -111,7 +111,20 @@ impl FileWriter {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             openat(at, name, flags, Mode::RUSR | Mode::WUSR)
         })?;
-        Ok(Self {
+        Ok(Self::new(Some(staged), fd, basis))
+    }
+
+    /// Begins to write into an existing file, which is its own basis. What is there already is read, not written.
+    ///
+    /// # Errors
+    /// Whatever duplicating the descriptor says.
+    pub fn in_place(file: OwnedFd) -> rustix::io::Result<Self> {
+        let basis = rustix::io::fcntl_dupfd_cloexec(&file, 0)?;
+        Ok(Self::new(None, file, Some(basis)))
+    }
+
+    fn new(staged: Option<Staged>, fd: OwnedFd, basis: Option<OwnedFd>) -> Self {
+        Self {
             staged,
             fd,
             basis,
@@ -121,7 +134,7 @@ impl FileWriter {
             buffer: Vec::new(),
             copied_bytes: 0,
             literal_bytes: 0,
-        })
+        }
     }
 
     /// Writes bytes without digesting them: for small files, whose digest was checked before.
@@ -151,6 +164,10 @@ impl FileWriter {
     /// [`WriteError::Mismatch`] when the file would become impossibly long.
     pub fn hole(&mut self, length: u64) -> Result<(), WriteError> {
         self.hasher.hole(length);
+        if self.staged.is_none() {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(&self.fd, flags, self.position, length)?;
+        }
         self.position = self.position.checked_add(length).ok_or(WriteError::Mismatch)?;
         self.open_end = true;
         Ok(())
@@ -161,6 +178,11 @@ impl FileWriter {
     /// # Errors
     /// [`WriteError::Mismatch`] when the basis does not have them, [`WriteError::Io`].
     pub fn copy(&mut self, mut offset: u64, length: u64) -> Result<(), WriteError> {
+        let stays = self.staged.is_none() && offset == self.position;
+        if self.staged.is_none() && offset < self.position {
+            // It has been written over already.
+            return Err(WriteError::Mismatch);
+        }
         let mut left = length;
         let mut buffer = std::mem::take(&mut self.buffer);
         while left > 0 {
@@ -171,7 +193,9 @@ impl FileWriter {
                 return Err(WriteError::Mismatch);
             }
             self.hasher.data(&buffer);
-            write_full(self.fd.as_fd(), &buffer, self.position)?;
+            if !stays {
+                write_full(self.fd.as_fd(), &buffer, self.position)?;
+            }
             self.position += want as u64;
             offset += want as u64;
             left -= want as u64;
@@ -229,19 +253,19 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Ends the file and checks it against the sender's digest, if there is one to check.
+    /// Ends the file and checks it against the sender's digest, if there is one to check. Gives the descriptor, and
+    /// the stage name unless the file was written in place.
     ///
     /// # Errors
     /// [`WriteError::Mismatch`], [`WriteError::Io`].
-    pub(crate) fn finish(mut self, digest: Option<[u8; 32]>) -> Result<Staged, WriteError> {
+    pub(crate) fn finish(self, digest: Option<[u8; 32]>) -> Result<(OwnedFd, Option<Staged>), WriteError> {
         if digest.is_some_and(|digest| digest != self.hasher.finish()) {
             return Err(WriteError::Mismatch);
         }
-        if self.open_end {
+        if self.open_end || self.staged.is_none() {
             ftruncate(&self.fd, self.position)?;
         }
-        self.staged.fd = Some(self.fd);
-        Ok(self.staged)
+        Ok((self.fd, self.staged))
     }
 
     /// What was written so far, for a file that fits memory.

@@ -119,6 +119,8 @@ pub(super) struct StandbyDocument {
     #[serde(rename = "description")]
     pub(super) _description: Option<String>,
     #[serde(default)]
+    pub(super) extends: Vec<Spanned<String>>,
+    #[serde(default)]
     pub(super) protect: Vec<Spanned<String>>,
 }
 

@@ -251,16 +251,25 @@ impl Profile {
     }
 }
 
-/// Reads the standby's own file, which protects what only the standby knows of: `protect = ["/srv/local/"]`.
-/// `file` is what messages call it.
+/// Reads the standby's own file, which protects what only the standby knows of: `protect = ["/srv/local/"]`. With
+/// `extends = ["linux"]` it also holds to a shipped catalogue, whatever a sender's profile says. `file` is what
+/// messages call it.
 ///
 /// # Errors
 /// [`ProfileError`], for the first thing that is wrong in it.
 pub fn parse_standby_file(file: &str, text: &str) -> Result<Vec<Rule>, ProfileError> {
     let text = Text { file, text };
     let document: StandbyDocument = text.read()?;
-    let rules: Vec<Rule> =
-        document.protect.into_iter().map(|pattern| merge::rule(Action::Protect, pattern, text)).collect();
+    let mut rules = Vec::new();
+    for name in document.extends {
+        let Some((_, catalogue)) = catalogues().iter().find(|(known, _)| known == name.get_ref()) else {
+            let line = text.line(&name);
+            let (file, name) = (file.to_string(), name.into_inner());
+            return Err(ProfileError::UnknownExtends { file, line, name, suggestion: None });
+        };
+        rules.extend(Profile::parse(name.get_ref(), catalogue, &|_| None)?.rules());
+    }
+    rules.extend(document.protect.into_iter().map(|pattern| merge::rule(Action::Protect, pattern, text)));
     RuleSet::compile(rules.clone())?;
     Ok(rules)
 }

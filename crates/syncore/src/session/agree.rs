@@ -47,7 +47,9 @@ pub(crate) fn facts_of_missing(path: &Path) -> Result<Facts, SessionError> {
     };
     let root = open_root(parent, "destination")?;
     let mut canonical = root.canonical_path().unwrap_or_default();
-    canonical.push(b'/');
+    if canonical != b"/" {
+        canonical.push(b'/');
+    }
     canonical.extend_from_slice(path.file_name().unwrap_or_default().as_bytes());
     Ok(Facts { root: canonical, boot_id: boot_id(), mounts: Vec::new(), rules: Vec::new(), empty: true })
 }
@@ -74,7 +76,7 @@ pub(crate) fn open_root(path: &Path, role: &'static str) -> Result<Root, Session
 pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) -> Result<Start, SessionError> {
     let options = &job.options;
     let mut rules = job.rules.clone();
-    rules.extend(standby.rules.iter().cloned());
+    rules.extend(standby.rules.iter().filter(|own| !job.rules.contains(own)).cloned());
     let compiled = RuleSet::compile(rules.clone())?;
     let boundaries = boundaries(job, source, standby);
     check_inside(&compiled, &boundaries, source, standby, options.delete)?;

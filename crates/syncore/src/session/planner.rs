@@ -398,7 +398,39 @@ impl<'a> Planner<'a> {
         self.problems.push(Problem::new(path, Operation::Protect, reason));
     }
 
+    /// Adds the rest of the auth set when any of it is planned: the files only make sense together, and those that
+    /// looked equal may have changed since.
+    fn complete_auth_set(&mut self) {
+        let rules = &self.view.rules;
+        let is_auth = |path: &RelPath| rules.decide(path, false).auth_set;
+        if !self.drafts.iter().any(|draft| draft.item.needs_content() && is_auth(&draft.item.path)) {
+            return;
+        }
+        let set: Vec<RelPath> = rules
+            .rules()
+            .filter(|rule| rule.auth_set)
+            .filter_map(|rule| RelPath::from_absolute(&rule.pattern).ok())
+            .filter(|path| is_auth(path) && rules.decide(path, false).scope == Scope::In)
+            .collect();
+        for path in set {
+            let (Some(parent), Some(name)) = (path.parent(), path.name()) else { continue };
+            let Ok(name) = std::ffi::CString::new(name) else { continue };
+            let read =
+                self.view.root.hold_directory(&parent).and_then(|at| self.view.read_again(&at, &name, false));
+            if let Some(draft) = self.drafts.iter_mut().find(|draft| draft.item.path == path) {
+                if let Change::Update(attributes) = draft.item.change {
+                    draft.item.change = Change::Update(attributes | Attributes::CONTENT);
+                }
+            } else if let Ok((entry, _)) = read
+                && entry.kind == Kind::File
+            {
+                self.draft(path, Change::Update(Attributes::CONTENT), entry, None);
+            }
+        }
+    }
+
     fn finish(&mut self) -> Result<Plan, PlanError> {
+        self.complete_auth_set();
         let mut needed: BTreeMap<RelPath, Entry> = BTreeMap::new();
         for draft in &self.drafts {
             let mut at = draft.item.path.parent();

@@ -22,7 +22,7 @@ use crate::session::SessionError;
 use crate::session::auth::{PasswordLock, defect};
 use crate::session::planner::is_delta_item;
 use crate::tree::{Kind, RelPath};
-use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, Outgoing, SmallFile, WireError};
+use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, Outgoing, SmallFile, Start, WireError};
 
 /// How many basis files may be described before the first of them is settled.
 const BASES_AHEAD: usize = 4;
@@ -87,6 +87,7 @@ pub(crate) struct Receiver<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) committer: Committer,
     pub(crate) delta: bool,
+    in_place: bool,
     pub(crate) monitor: &'a dyn Monitor,
     /// Items that need content, by number.
     pub(crate) items: HashMap<u32, Item>,
@@ -148,7 +149,7 @@ impl<'a> Receiver<'a> {
         plan: &'a Plan,
         directories: Directories,
         problems: &Arc<Problems>,
-        (delta, durable): (bool, bool),
+        start: &Start,
         monitor: &'a dyn Monitor,
     ) -> Self {
         let items: HashMap<u32, Item> =
@@ -158,8 +159,9 @@ impl<'a> Receiver<'a> {
         Self {
             view,
             plan,
-            committer: Committer::new(Arc::new(directories), Arc::clone(problems), durable),
-            delta,
+            committer: Committer::new(Arc::new(directories), Arc::clone(problems), start.durable),
+            delta: start.delta,
+            in_place: start.in_place,
             monitor,
             remaining: AtomicUsize::new(items.len()),
             items,
@@ -502,6 +504,11 @@ impl Lane<'_> {
 
     fn begin(&mut self, item: &Item) -> Result<FileWriter, WriteError> {
         let directory = self.directory(&item.path)?;
+        if self.receiver.in_place
+            && let Some(file) = self.receiver.committer.open_in_place(item, &directory)
+        {
+            return Ok(FileWriter::in_place(file)?);
+        }
         let updates = matches!(item.change, Change::Update(_));
         let basis = if updates { self.receiver.open_basis(&item.path).ok() } else { None };
         Ok(FileWriter::create(&self.receiver.committer.directories, &directory, basis)?)

@@ -6,13 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags, openat};
 
 use crate::apply::{Directories, Problems};
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Line, Listed, Plan};
 use crate::profile::parse_standby_file;
-use crate::rules::{Rule, RuleSet};
+use crate::rules::{Action, Origin, Rule, RuleSet};
 use crate::scan::{Root, Snapshot, View};
 use crate::session::describe::Describer;
 use crate::session::receive::{Receiver, check_plan, lock_root};
@@ -47,6 +47,15 @@ impl Receiving {
             other => Arc::new(other?),
         };
         let lock = if dry_run { None } else { Some(lock_root(&root)?) };
+        let read_only =
+            rustix::fs::fstatvfs(&*root).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY));
+        if read_only && !dry_run {
+            return Err(SessionError::Root {
+                role: "destination",
+                path: crate::tree::escape(path.as_os_str().as_bytes()),
+                reason: "its filesystem is mounted read-only".to_owned(),
+            });
+        }
         let facts = agree::facts(&root, own_rules(&root)?);
         Ok(Self { path, root: Some(root), facts, dry_run, _lock: lock })
     }
@@ -84,13 +93,13 @@ impl Receiving {
     ) -> Result<Report, SessionError> {
         let Some((root, _lock)) = self.root()? else { return self.run_missing(connection, say, monitor) };
         monitor.phase(Phase::Scan);
-        let mut rules = start.rules;
+        let mut rules = start.rules.clone();
         // The initiator had them from here; should it have lost them, they hold all the same.
         rules.extend(self.facts.rules.iter().filter(|own| !rules.contains(own)).cloned().collect::<Vec<_>>());
         let view = View {
             root: Arc::clone(&root),
             rules: Arc::new(RuleSet::compile(rules)?),
-            boundaries: Arc::new(start.boundaries),
+            boundaries: Arc::new(start.boundaries.clone()),
             checksum: start.checksum,
         };
         let snapshot = scan_root(&view, monitor)?;
@@ -133,8 +142,7 @@ impl Receiving {
                     reason: std::io::Error::from(error).to_string(),
                 }
             })?;
-        let receiver =
-            Receiver::new(&view, &plan, directories, &problems, (start.delta, start.durable), monitor);
+        let receiver = Receiver::new(&view, &plan, directories, &problems, &start, monitor);
         receiver.committer.sweep(&snapshot.leftovers);
         let done = receiver.run(&connection.outgoing, &mut connection.lanes)?;
         (report.literal_bytes, report.copied_bytes) = (done.literal_bytes, done.copied_bytes);
@@ -253,5 +261,10 @@ fn own_rules(root: &Root) -> Result<Vec<Rule>, SessionError> {
     let mut text = String::new();
     let mut reader = std::io::Read::take(std::fs::File::from(fd), STANDBY_FILE_LIMIT_BYTES);
     std::io::Read::read_to_string(&mut reader, &mut text).map_err(|e| refuse(&e))?;
-    parse_standby_file(&format!("/{}", agree::STANDBY_FILE), &text).map_err(|e| refuse(&e))
+    let file = format!("/{}", agree::STANDBY_FILE);
+    let mut rules = parse_standby_file(&file, &text).map_err(|e| refuse(&e))?;
+    // What protects the standby protects itself, or the first sync would be the last that is bound by it.
+    let origin = Origin { file: file.clone(), line: 0 };
+    rules.push(Rule { action: Action::Protect, pattern: file.into_bytes(), origin, auth_set: false });
+    Ok(rules)
 }

@@ -96,6 +96,8 @@ pub(crate) struct Transfer<'a> {
     pub(crate) view: &'a View,
     pub(crate) plan: &'a Plan,
     pub(crate) delta: bool,
+    /// Copies may only come from where the file has not been written over yet.
+    pub(crate) in_place: bool,
     pub(crate) problems: &'a Problems,
     pub(crate) monitor: &'a dyn Monitor,
 }
@@ -336,7 +338,10 @@ impl Lane<'_> {
             self.send_whole(source, extents, before.size_bytes)?
         } else {
             match find_unchanged(&source, extents, before.size_bytes, sums) {
-                Ok((segments, digest)) => {
+                Ok((mut segments, digest)) => {
+                    if self.transfer.in_place {
+                        keep_ahead(&mut segments);
+                    }
                     self.send_segments(number, source, &segments, sums)?.map(|()| digest)
                 }
                 Err(error) => Err(error),
@@ -435,6 +440,7 @@ impl Lane<'_> {
                 Segment::Gap { offset, length, region: Some(region) } => {
                     let (region, signature) = match &sums.fine {
                         // It covers the whole of a short basis.
+                        Some(_) if self.transfer.in_place => (region, RegionSignature::of(&[])),
                         Some(fine) => ((0, u32::try_from(sums.length).unwrap_or(u32::MAX)), fine.clone()),
                         None => (region, ahead.next(self)?),
                     };
@@ -560,6 +566,21 @@ impl Refinements {
             self.receive(lane)?;
         }
         Ok(())
+    }
+}
+
+/// Turns copies from before their own place into gaps: in place, that part of the basis is gone by then.
+fn keep_ahead(segments: &mut [Segment]) {
+    for segment in segments {
+        match *segment {
+            Segment::Copy { offset, basis, length } if basis < offset => {
+                *segment = Segment::Gap { offset, length, region: None };
+            }
+            Segment::Gap { offset, length, region: Some((basis, _)) } if basis < offset => {
+                *segment = Segment::Gap { offset, length, region: None };
+            }
+            _ => {}
+        }
     }
 }
 

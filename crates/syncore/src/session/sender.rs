@@ -97,8 +97,14 @@ impl Sender {
                 other => return Err(unexpected(other)),
             }
             if plan.items().any(|item| item.needs_content()) {
-                let transfer =
-                    Transfer { view: &view, plan: &plan, delta: start.delta, problems: &problems, monitor };
+                let transfer = Transfer {
+                    view: &view,
+                    plan: &plan,
+                    delta: start.delta,
+                    in_place: start.in_place,
+                    problems: &problems,
+                    monitor,
+                };
                 transfer.run(&connection.outgoing, &mut connection.lanes)?;
             }
         }

@@ -37,6 +37,9 @@ const PREAMBLE: &[u8; 16] = b"\x7fclonetool-wire\n";
 /// The version of the conversation; both ends must speak the same.
 pub const PROTOCOL_VERSION: u16 = 1;
 
+/// How long the peer may take to greet, after the transport is up.
+const GREETING_DEADLINE: Duration = Duration::from_secs(30);
+
 /// How often an end that has nothing to say shows that it is there.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -324,23 +327,21 @@ impl Connection {
         bytes_per_second: Option<u64>,
         timeout: Duration,
     ) -> Result<Self, WireError> {
-        let ByteStream { mut reader, mut writer, finish } = stream;
-        let mut finish = Some(finish);
+        let ByteStream { reader, mut writer, finish } = stream;
         let greeting = greeting();
-        let greeted = writer
-            .write_all(&greeting)
-            .and_then(|()| writer.flush())
-            .map_err(|e| WireError::Lost(e.to_string()))
-            .and_then(|()| read_greeting(&mut reader));
-        let heard = match greeted {
-            Ok(heard) => heard,
-            Err(error) => {
-                // The transport knows better why nobody answered.
-                drop((reader, writer));
-                let reason = finish.take().and_then(|finish| finish());
-                return Err(reason.map_or(error, WireError::Transport));
+        let sent = writer.write_all(&greeting).and_then(|()| writer.flush());
+        let greeted = sent.map_err(|e| WireError::Lost(e.to_string())).and_then(|()| await_greeting(reader));
+        let (reader, heard) = match greeted {
+            Ok(greeted) => greeted,
+            // Nobody is there: the transport knows better why.
+            Err(error @ WireError::Lost(_)) => {
+                drop(writer);
+                return Err(finish().map_or(error, WireError::Transport));
             }
+            // Somebody is there, but no agent. It is not waited for; dropping the transport ends it.
+            Err(error) => return Err(error),
         };
+        let finish = Some(finish);
         let traffic = Arc::new(Traffic::default());
         traffic.sent.store(greeting.len() as u64, Ordering::Relaxed);
         traffic.received.store(heard, Ordering::Relaxed);
@@ -388,6 +389,19 @@ fn greeting() -> Vec<u8> {
     bytes.push(u8::try_from(version.len()).unwrap_or(0));
     bytes.extend_from_slice(version);
     bytes
+}
+
+/// Waits for the peer's greeting, but not for ever.
+fn await_greeting(mut reader: Box<dyn Read + Send>) -> Result<(Box<dyn Read + Send>, u64), WireError> {
+    let (done, greeted) = sync_channel(1);
+    // Should the deadline pass, the thread ends with the transport that is then dropped.
+    std::thread::spawn(move || {
+        let heard = read_greeting(&mut reader);
+        let _ = done.send(heard.map(|heard| (reader, heard)));
+    });
+    greeted
+        .recv_timeout(GREETING_DEADLINE)
+        .unwrap_or(Err(WireError::Timeout { seconds: GREETING_DEADLINE.as_secs() }))
 }
 
 fn read_greeting(reader: &mut dyn Read) -> Result<u64, WireError> {
