@@ -65,7 +65,7 @@ impl Receiving {
     }
 
     /// The root and its lock, made where nothing was there; none for a dry run that would make it.
-    fn root(&self) -> Result<Option<(Arc<Root>, Option<OwnedFd>)>, SessionError> {
+    fn root(&self) -> Result<Option<Locked>, SessionError> {
         if let Some(root) = &self.root {
             return Ok(Some((Arc::clone(root), None)));
         }
@@ -186,6 +186,9 @@ impl Receiving {
         Ok(Report { plan: id, totals: plan.totals(), entries_scanned, problems, ..Report::default() })
     }
 }
+
+/// A root, and the lock on it where it was taken only now.
+type Locked = (Arc<Root>, Option<OwnedFd>);
 
 /// How many questions are answered at once; bounds the answers that wait to be sent.
 const QUESTIONS_AT_ONCE: usize = 32;
