@@ -1,7 +1,8 @@
 //! Clone a running Unix root, hold the copy in sync by block-level deltas, protect what belongs to the standby.
 //!
-//! The engine of `clonetool`. One call of [`session::run`] reads a tree, compares it with another, makes a [`plan::Plan`],
-//! shows it to the caller, and carries it out. Either tree may be on another host, where [`session::serve`] answers.
+//! The engine of `clonetool`. One call of [`session::run`] reads a tree, compares it with another, makes a
+//! [`plan::Plan`], shows it to the caller, and carries it out. Either tree may be on another host, where
+//! [`session::serve`] answers.
 //!
 //! # A clone in ten lines
 //!
@@ -57,10 +58,10 @@
 //!
 //! # What the library does not do
 //!
-//! It prints nothing, reads no environment variable and no file of configuration on this side, installs no signal
-//! handler and ends no process. (A receiving end reads one file below its own root: the standby's own protections.)
-//! Threads end with the call that started them; only those that read from a peer end with its stream. There is no
-//! async runtime, and no `unsafe` code.
+//! It prints nothing, reads no environment variable, looks for no profile, installs no signal handler and ends no
+//! process. What it needs of the caller's home directory is passed to it ([`wire::Remote`]). One file of configuration it
+//! reads itself: the standby's own protections, below the root that it is about to change. There is no async runtime
+//! and no `unsafe` code.
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)
