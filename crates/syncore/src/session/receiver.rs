@@ -87,7 +87,7 @@ impl Receiving {
     pub(crate) fn run(
         &self,
         connection: &mut Connection,
-        start: Start,
+        start: &Start,
         mut say: Say<'_>,
         monitor: &dyn Monitor,
     ) -> Result<Report, SessionError> {
@@ -142,7 +142,7 @@ impl Receiving {
                     reason: std::io::Error::from(error).to_string(),
                 }
             })?;
-        let receiver = Receiver::new(&view, &plan, directories, &problems, &start, monitor);
+        let receiver = Receiver::new(&view, &plan, directories, &problems, start, monitor);
         receiver.committer.sweep(&snapshot.leftovers);
         let done = receiver.run(&connection.outgoing, &mut connection.lanes)?;
         (report.literal_bytes, report.copied_bytes) = (done.literal_bytes, done.copied_bytes);
