@@ -300,7 +300,8 @@ fn what_changed_once_under_the_reader_is_read_again() {
 
 #[test]
 fn what_never_holds_still_keeps_its_old_copy() {
-    let happenings: [(&str, fn(usize, &Path)); 3] = [
+    type Happening = fn(usize, &Path);
+    let happenings: [(&str, Happening); 3] = [
         ("rewritten", |count, path| overwrite(path, &noise(10 + count as u64, LARGE_BYTES))),
         ("rewritten and longer", |count, path| {
             overwrite(path, &noise(10 + count as u64, LARGE_BYTES + 1000 * (count + 1)));
