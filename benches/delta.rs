@@ -42,7 +42,7 @@ fn edit_pages(basis: &[u8]) -> Vec<u8> {
 
 /// Inserts a few bytes at an odd offset in the first third.
 fn insert(basis: &[u8]) -> Vec<u8> {
-    let at = basis.len() / 3 | 1;
+    let at = (basis.len() / 3) | 1;
     [&basis[..at], &noise(2, 12_345), &basis[at..]].concat()
 }
 
