@@ -14,3 +14,4 @@ mod mounts;
 mod profiles;
 mod props;
 mod rooms;
+mod work;

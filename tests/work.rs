@@ -1,0 +1,178 @@
+//! Work, pinned by counts: bytes on the wire, literal bytes, system calls. Seconds are for the benchmarks.
+//!
+//! The remote end is the program itself behind a remote shell that goes nowhere, so all that is counted is the
+//! protocol's own.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::common::compare::{assert_equal, assert_untouched, snapshot_ctimes};
+use crate::common::plant::{chmod, noise, set_mtime, write};
+use crate::common::{CLONETOOL, Output, Workdir, clone_json, clonetool, lacks};
+
+const FILES: u64 = 5_000;
+const FILES_PER_DIRECTORY: u64 = 200;
+const MIB: u64 = 1 << 20;
+const LARGE_BYTES: u64 = 64 * MIB;
+const PAGE_BYTES: u64 = 4096;
+
+/// Entries of [`many`]: files and directories.
+const ENTRIES: u64 = FILES + FILES / FILES_PER_DIRECTORY;
+
+fn many_file(root: &Path, number: u64) -> PathBuf {
+    let (directory, file) = (number / FILES_PER_DIRECTORY, number % FILES_PER_DIRECTORY);
+    root.join(format!("directory-{directory:02}/file-{file:03}"))
+}
+
+fn many(root: &Path) {
+    for number in 0..FILES {
+        write(&many_file(root, number), format!("content of file {number}\n"));
+    }
+}
+
+/// Clones to a remote end that is on this host.
+fn clone_remote(work: &Workdir, extra: &[&str], source: &Path, copy: &Path) -> Output {
+    let shell = work.join("shell");
+    // What remote shells are called with is the host, then the command.
+    write(&shell, "#!/bin/sh\nshift\nexec \"$@\"\n");
+    chmod(&shell, 0o755);
+    let mut to = OsString::from("standby:");
+    to.push(copy);
+    let mut args: Vec<OsString> =
+        ["clone", "--json", "--no-durable", "--remote-path", CLONETOOL, "-e"].map(Into::into).into();
+    args.push(shell.into());
+    args.extend(extra.iter().map(OsString::from));
+    args.extend([source.as_os_str().to_owned(), to]);
+    clonetool(args)
+}
+
+fn wire_bytes(output: &Output) -> u64 {
+    output.count("wire_sent_bytes") + output.count("wire_received_bytes")
+}
+
+#[test]
+fn an_unchanged_tree_costs_four_kilobytes_whatever_is_in_it() {
+    let work = Workdir::new("work-unchanged");
+    let (source, copy) = (work.make("source"), work.make("copy"));
+    many(&source);
+    clone_remote(&work, &[], &source, &copy).expect_code(0);
+    let before = snapshot_ctimes(&copy);
+    for compression in ["auto", "off"] {
+        let again = clone_remote(&work, &["--delete", "--compress", compression], &source, &copy);
+        let again = again.expect_code(0).expect_no_changes();
+        assert_eq!(again.count("entries_scanned"), 2 * ENTRIES, "{}", again.describe());
+        let bytes = wire_bytes(&again);
+        assert!(bytes <= 4096, "{bytes} bytes, compression {compression}\n{}", again.describe());
+    }
+    assert_untouched(&before, &snapshot_ctimes(&copy));
+}
+
+#[test]
+fn a_changed_file_costs_itself_and_its_neighbourhood() {
+    let work = Workdir::new("work-one");
+    let (source, copy) = (work.make("source"), work.make("copy"));
+    many(&source);
+    clone_remote(&work, &[], &source, &copy).expect_code(0);
+    // Noise, so that what compression saves elsewhere is not saved here.
+    let content = noise(7, 1_000);
+    write(&many_file(&source, 2_345), &content);
+    let output = clone_remote(&work, &["--delete", "--compress", "off"], &source, &copy).expect_code(0);
+    assert_eq!(output.changes(), [0, 1, 0, 0, 0], "{}", output.describe());
+    assert_eq!(output.count("literal_bytes"), content.len() as u64);
+    let beyond = wire_bytes(&output) - content.len() as u64;
+    assert!(beyond < 8192, "{beyond} bytes beyond the content\n{}", output.describe());
+    assert_equal(&source, &copy);
+}
+
+/// Clones a large file, lets `change` change it, and gives the output of the run after that.
+fn after_a_change(name: &str, change: impl FnOnce(&Path)) -> Output {
+    let work = Workdir::new(name);
+    let (source, copy) = (work.make("source"), work.make("copy"));
+    let file = source.join("large");
+    write(&file, noise(1, usize::try_from(LARGE_BYTES).expect("a length")));
+    set_mtime(&file, 1_000_000_000, 0);
+    clone_remote(&work, &["--compress", "off"], &source, &copy).expect_code(0);
+    change(&file);
+    let output = clone_remote(&work, &["--compress", "off"], &source, &copy).expect_code(0);
+    assert_equal(&source, &copy);
+    output
+}
+
+#[test]
+fn edited_pages_cost_little_more_than_themselves() {
+    let pages = LARGE_BYTES / PAGE_BYTES;
+    let output = after_a_change("work-pages", |path| {
+        let file = fs::File::options().write(true).open(path).expect("open");
+        for edit in 0..pages / 100 {
+            // Spread over the file, at distances that are no power of two.
+            let page = (edit * 7_919 + 13) % pages;
+            let content = noise(1_000 + edit, usize::try_from(PAGE_BYTES).expect("a length"));
+            file.write_all_at(&content, page * PAGE_BYTES).expect("write");
+        }
+    });
+    let literal = output.count("literal_bytes");
+    assert!(literal >= pages / 100 * PAGE_BYTES, "{literal} literal bytes are too few");
+    assert!(literal < 3 * MIB, "{literal} literal bytes");
+    // What is asked and answered to find that out has its bound, too.
+    let beyond = wire_bytes(&output) - literal;
+    assert!(beyond < MIB, "{beyond} bytes beyond the literal ones\n{}", output.describe());
+}
+
+#[test]
+fn an_insertion_costs_little_more_than_itself() {
+    let inserted = 12_345;
+    let output = after_a_change("work-insertion", |path| {
+        let mut content = fs::read(path).expect("read");
+        content.splice(20_000_003..20_000_003, noise(2, inserted));
+        fs::write(path, content).expect("write");
+    });
+    let literal = output.count("literal_bytes");
+    assert!(literal < MIB * 3 / 2 + inserted as u64, "{literal} literal bytes");
+}
+
+#[test]
+fn a_touch_of_a_large_file_sends_none_of_it() {
+    let output = after_a_change("work-touch", |path| set_mtime(path, 1_100_000_000, 5));
+    assert_eq!(output.count("literal_bytes"), 0, "{}", output.describe());
+    let bytes = wire_bytes(&output);
+    assert!(bytes < 64 * 1024, "{bytes} bytes\n{}", output.describe());
+}
+
+#[test]
+fn an_unchanged_entry_costs_one_statx_and_one_llistxattr_on_each_end() {
+    let test = "work::an_unchanged_entry_costs_one_statx_and_one_llistxattr_on_each_end";
+    if lacks(test, &["strace"]) {
+        return;
+    }
+    let work = Workdir::new("work-calls");
+    let (source, copy) = (work.make("source"), work.make("copy"));
+    many(&source);
+    clone_json(&[], &source, &copy).expect_code(0);
+    let table = work.join("calls");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-c", "-U", "calls,name", "-o"]).arg(&table);
+    command.args([CLONETOOL, "clone", "--delete", "-q"]).args([&source, &copy]);
+    let output = command.output().expect("run strace");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if stderr.contains("PTRACE") && stderr.contains("not permitted") {
+        return crate::common::skip(test, "tracing is not permitted here");
+    }
+    assert!(output.status.success(), "{stderr}");
+    let text = fs::read_to_string(&table).expect("read the table");
+    let calls = |name: &str| -> u64 {
+        let mut rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = rows.find(|row| row.last() == Some(&name)).unwrap_or_else(|| panic!("no {name}\n{text}"));
+        row[0].parse().expect("a number")
+    };
+    let per_entry = |name: &str| calls(name) as f64 / (2 * ENTRIES) as f64;
+    assert!(per_entry("statx") <= 1.1, "statx\n{text}");
+    assert!(per_entry("llistxattr") <= 1.1, "llistxattr\n{text}");
+    // Threads that wait for each other depend on the scheduler; everything else does not.
+    let all = calls("total")
+        - ["futex", "sched_yield"].iter().filter(|n| text.contains(**n)).map(|n| calls(n)).sum::<u64>();
+    let all = all as f64 / (2 * ENTRIES) as f64;
+    assert!(all <= 2.2, "{all} calls an entry and end\n{text}");
+}
