@@ -5,7 +5,7 @@
 //! terminal (all names are escaped), and a reader that went away (noticed at the first failed write, after which
 //! the run is asked to stop in good order).
 
-mod json;
+pub(crate) mod json;
 mod log;
 mod progress;
 mod summary;
@@ -240,6 +240,12 @@ pub(crate) fn print(text: &str) -> Result<(), CommandError> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Prints what a command that is no run has to say to a script.
+pub(crate) fn print_events(events: &[serde_json::Value]) -> Result<(), CommandError> {
+    let lines: Vec<String> = events.iter().map(|event| format!("{event}\n")).collect();
+    print(&lines.concat())
 }
 
 /// Writes a line to standard error. When even that is gone, there is nobody left to tell.

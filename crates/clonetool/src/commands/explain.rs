@@ -17,7 +17,7 @@ use syncore::tree::{RelPath, escape};
 use crate::error::{CommandError, harmless};
 use crate::profiles;
 use crate::run::Outcome;
-use crate::ui;
+use crate::ui::{self, json};
 
 /// Where a standby keeps its own rules, below its root.
 const STANDBY_FILE: &str = "etc/clonetool/standby.toml";
@@ -35,6 +35,9 @@ pub(crate) struct ExplainArguments {
     /// Read the standby's own rules from FILE, not from etc/clonetool/standby.toml below a local standby root
     #[arg(long, value_name = "FILE")]
     standby_file: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 /// What is known of the standby's own file.
@@ -53,7 +56,12 @@ impl ExplainArguments {
         let path = RelPath::from_absolute(self.path.as_bytes())
             .map_err(|e| CommandError::usage(format!("{}: {e}", escape(self.path.as_bytes()))))?;
         let own = self.standby_rules(&profile)?;
-        ui::print(&explain(&profile, &path, kind(&profile, &path, &self.path), &own)?)?;
+        let is_directory = kind(&profile, &path, &self.path);
+        if self.json {
+            ui::print_events(&[event(&profile, &path, is_directory, &own)?])?;
+        } else {
+            ui::print(&explain(&profile, &path, is_directory, &own)?)?;
+        }
         Ok(Outcome::Done)
     }
 
@@ -127,8 +135,7 @@ fn explain(
     }
     match own {
         Own::Rules(own) => {
-            let all = profile.rules().into_iter().chain(own.iter().cloned()).collect();
-            let with_own = RuleSet::compile(all)?;
+            let with_own = with_own(profile, own)?;
             let there = with_own.decide(path, as_directory);
             if (there.scope, there.protected, there.rule)
                 == (decision.scope, decision.protected, decision.rule)
@@ -152,6 +159,32 @@ fn explain(
         line("note", "as a directory it is decided otherwise: write a slash at the end to see how");
     }
     Ok(text)
+}
+
+/// The rules as the standby obeys them.
+fn with_own(profile: &Profile, own: &[Rule]) -> Result<RuleSet, CommandError> {
+    Ok(RuleSet::compile(profile.rules().into_iter().chain(own.iter().cloned()).collect())?)
+}
+
+/// The whole answer for a script.
+fn event(
+    profile: &Profile,
+    path: &RelPath,
+    is_directory: Option<bool>,
+    own: &Own,
+) -> Result<serde_json::Value, CommandError> {
+    let own = match own {
+        Own::Rules(own) => Some(own.as_slice()),
+        Own::Missing(_) => Some([].as_slice()),
+        Own::Elsewhere(_) => None,
+    };
+    let here = RuleSet::compile(profile.rules())?;
+    let there = own.map(|own| with_own(profile, own)).transpose()?;
+    let as_directory = is_directory.unwrap_or(false);
+    let decision = here.decide(path, as_directory);
+    let standby = there.as_ref().map(|rules| rules.decide(path, as_directory));
+    let row = decision.row.and_then(|rule| profile.row(rule));
+    Ok(json::explanation(path, is_directory, &decision, row, standby.as_ref()))
 }
 
 /// The decision in words.
@@ -210,6 +243,27 @@ mod tests {
         assert!(text.contains("standby     out of scope and protected"), "{text}");
         assert!(text.contains("protect /opt/ (s.toml:1)\n"), "{text}");
         assert!(explained("/usr", &own).contains("the same; its own file says nothing else"));
+    }
+
+    #[test]
+    fn a_script_is_told_the_same() {
+        let profile = Profile::parse("p.toml", PROFILE, &|_| None).unwrap();
+        let path = RelPath::new("opt/x").unwrap();
+        let own = Own::Rules(parse_standby_file("s.toml", "protect = [\"/opt/\"]\n").unwrap());
+        let told = event(&profile, &path, Some(false), &own).unwrap();
+        assert_eq!(
+            (&told["path"], &told["decision"], &told["class"]),
+            (&"/opt/x".into(), &"in".into(), &"S".into())
+        );
+        assert_eq!((&told["rule"], &told["rule_file"]), (&"/".into(), &"p.toml".into()));
+        assert_eq!((&told["rule_line"], &told["protected"]), (&2.into(), &false.into()));
+        assert_eq!((&told["standby_decision"], &told["standby_protected"]), (&"out".into(), &true.into()));
+        assert_eq!((&told["standby_rule"], &told["standby_rule_line"]), (&"/opt/".into(), &1.into()));
+        let elsewhere = event(&profile, &path, None, &Own::Elsewhere("b".to_owned())).unwrap();
+        assert!(
+            elsewhere["standby_decision"].is_null() && elsewhere["is_directory"].is_null(),
+            "{elsewhere}"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 use syncore::profile::{Profile, shipped};
 use syncore::rules::RuleSet;
 use syncore::tree::escape;
@@ -11,7 +12,7 @@ use syncore::tree::escape;
 use crate::error::{CommandError, harmless};
 use crate::profiles;
 use crate::run::Outcome;
-use crate::ui;
+use crate::ui::{self, json};
 
 /// List, show, check or export profiles
 #[derive(Debug, Args)]
@@ -23,7 +24,11 @@ pub(crate) struct ProfileArguments {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List the profiles of this host and the shipped ones
-    List,
+    List {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a profile as it is written
     Show {
         /// Show this one: a path or a name
@@ -33,6 +38,9 @@ enum Action {
     Check {
         /// Check this one: a path or a name
         profile: OsString,
+        /// Print one JSON object a line, the result last
+        #[arg(long)]
+        json: bool,
     },
     /// Write a profile in another form
     Export {
@@ -47,12 +55,18 @@ enum Action {
 impl ProfileArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
         match &self.action {
-            Action::List => ui::print(&list()?)?,
+            Action::List { json: false } => ui::print(&list()?)?,
+            Action::List { json: true } => ui::print_events(&list_events()?)?,
             Action::Show { profile } => ui::print(&profiles::find(profile)?.text)?,
-            Action::Check { profile } => {
+            Action::Check { profile, json } => {
                 let profile = profiles::load(profile)?;
-                ui::print(&check(&profile)?)?;
-                if let Some(error) = profiles::refusal(&profile) {
+                let refusal = profiles::refusal(&profile);
+                if *json {
+                    ui::print_events(&check_events(&profile, refusal.as_ref())?)?;
+                } else {
+                    ui::print(&check(&profile)?)?;
+                }
+                if let Some(error) = refusal {
                     return Err(error);
                 }
             }
@@ -65,23 +79,46 @@ impl ProfileArguments {
     }
 }
 
-/// A line for each profile: its name, where it comes from, and its description.
-fn list() -> Result<String, CommandError> {
+/// A profile of the list: its name, where it comes from, and its description or why it cannot be read.
+struct Listed {
+    name: String,
+    place: &'static str,
+    description: Result<String, CommandError>,
+}
+
+/// The profiles of this host, then the shipped ones that none of this host's hides.
+fn listed() -> Result<Vec<Listed>, CommandError> {
     let local = profiles::local_names()?;
     let of_host = local.iter().map(|name| (name.as_os_str(), "this host"));
     let others =
         shipped().iter().map(|(name, _)| OsStr::new(*name)).filter(|name| !local.iter().any(|l| l == name));
+    let all = of_host.chain(others.map(|name| (name, "shipped")));
+    // One broken file hides neither itself nor the others.
+    let listed = all.map(|(name, place)| Listed {
+        name: escape(name.as_encoded_bytes()),
+        place,
+        description: profiles::load(name).map(|profile| profile.description),
+    });
+    Ok(listed.collect())
+}
+
+/// A line for each profile.
+fn list() -> Result<String, CommandError> {
     let mut text = String::new();
-    for (name, place) in of_host.chain(others.map(|name| (name, "shipped"))) {
-        let description = match profiles::load(name) {
-            Ok(profile) => profile.description,
-            // One broken file hides neither itself nor the others.
-            Err(error) => format!("broken: {}", error.message),
-        };
-        let name = escape(name.as_encoded_bytes());
+    for Listed { name, place, description } in listed()? {
+        let description = description.unwrap_or_else(|error| format!("broken: {}", error.message));
         let _ = writeln!(text, "{name:<22} {place:<10} {}", harmless(&description));
     }
     Ok(text)
+}
+
+/// An object for each profile.
+fn list_events() -> Result<Vec<Value>, CommandError> {
+    let event = |Listed { name, place, description }| {
+        let broken = description.as_ref().err().map(|error| error.message.as_str());
+        json::listed_profile(&name, place, description.as_deref().ok(), broken)
+    };
+    Ok(listed()?.into_iter().map(event).collect())
 }
 
 /// What the profile amounts to, and what of it has no effect.
@@ -97,6 +134,17 @@ fn check(profile: &Profile) -> Result<String, CommandError> {
     Ok(text)
 }
 
+/// The same for a script, and why the profile is not run, if it is not.
+fn check_events(profile: &Profile, refusal: Option<&CommandError>) -> Result<Vec<Value>, CommandError> {
+    let rules = RuleSet::compile(profile.rules())?;
+    let rows = profile.rows.len();
+    let warnings =
+        rules.never_matching().into_iter().map(|unreachable| json::warning(&unreachable.to_string()));
+    let refused = refusal.map(|error| error.message.as_str());
+    let result = json::checked_profile(&profile.name, rules.rules().len() - rows, rows, refused);
+    Ok(warnings.chain([result]).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +156,10 @@ mod tests {
         let report = check(&profile).unwrap();
         assert!(report.starts_with("warning: x.toml:2: include /a has no effect"), "{report}");
         assert!(report.ends_with("x.toml: 2 rules, 0 catalogue rows\n"), "{report}");
+        let events = check_events(&profile, Some(&CommandError::usage("no"))).unwrap();
+        assert_eq!((events.len(), &events[0]["type"]), (2, &"warning".into()));
+        assert_eq!((&events[1]["type"], &events[1]["rules"]), (&"check".into(), &2.into()));
+        assert_eq!(events[1]["refused"], "no");
     }
 
     #[test]
@@ -116,5 +168,6 @@ mod tests {
         for (name, _) in shipped() {
             assert!(text.lines().any(|line| line.split_whitespace().next() == Some(*name)), "{name}\n{text}");
         }
+        assert_eq!(list_events().unwrap().len(), text.lines().count());
     }
 }

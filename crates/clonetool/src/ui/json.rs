@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use syncore::monitor::Phase;
 use syncore::plan::{Change, Item};
 use syncore::problem::Problem;
+use syncore::profile::Row;
+use syncore::rules::{Decision, Rule, Scope};
 use syncore::session::Report;
 use syncore::tree::{Attributes, RelPath, escape};
 
@@ -52,7 +54,7 @@ pub(super) fn problem(problem: &Problem) -> Value {
 }
 
 /// What the user should know and what stops nothing.
-pub(super) fn warning(message: &str) -> Value {
+pub(crate) fn warning(message: &str) -> Value {
     json!({"type": "warning", "message": message})
 }
 
@@ -121,6 +123,71 @@ pub(super) fn failure(error: &CommandError, problems: usize, elapsed: Duration) 
         fields.extend(unknown.map(|name| (name.to_owned(), Value::Null)));
     }
     value
+}
+
+/// What a profile does with a path; `standby` is the decision there, null where its own file is not known.
+pub(crate) fn explanation(
+    path: &RelPath,
+    is_directory: Option<bool>,
+    decision: &Decision<'_>,
+    row: Option<&Row>,
+    standby: Option<&Decision<'_>>,
+) -> Value {
+    let mut event = json!({
+        "type": "explain",
+        "is_directory": is_directory,
+        "class": decision.class.to_string(),
+        "class_meaning": decision.class.meaning(),
+        "what": row.map(|row| &row.what),
+        "what_source": row.map(|row| &row.source),
+        "decision": scope_word(decision.scope),
+        "protected": decision.protected,
+        "auth_set": decision.auth_set,
+        "standby_decision": standby.map(|standby| scope_word(standby.scope)),
+        "standby_protected": standby.map(|standby| standby.protected),
+    });
+    add_path(&mut event, "path", path);
+    add_rule(&mut event, "rule", decision.rule);
+    add_rule(&mut event, "overruled", decision.selection.filter(|rule| decision.rule != Some(rule)));
+    add_rule(&mut event, "standby_rule", standby.and_then(|standby| standby.rule));
+    event
+}
+
+/// One profile of a list; `broken` says why it cannot be read.
+pub(crate) fn listed_profile(
+    name: &str,
+    place: &str,
+    description: Option<&str>,
+    broken: Option<&str>,
+) -> Value {
+    json!({"type": "profile", "name": name, "place": place, "description": description, "broken": broken})
+}
+
+/// A profile that was checked; `refused` says why it is not run.
+pub(crate) fn checked_profile(name: &str, rules: usize, rows: usize, refused: Option<&str>) -> Value {
+    json!({"type": "check", "name": name, "rules": rules, "catalogue_rows": rows, "refused": refused})
+}
+
+/// Adds a rule as `name`, `NAME_action`, `NAME_file` and `NAME_line`, all null where there is none.
+fn add_rule(event: &mut Value, name: &str, rule: Option<&Rule>) {
+    if let Value::Object(fields) = event {
+        fields.insert(name.to_owned(), json!(rule.map(|rule| escape(&rule.pattern))));
+        fields.insert(format!("{name}_action"), json!(rule.map(|rule| rule.action.to_string())));
+        fields.insert(format!("{name}_file"), json!(rule.map(|rule| &rule.origin.file)));
+        fields.insert(
+            format!("{name}_line"),
+            json!(rule.map(|rule| rule.origin.line).filter(|line| *line > 0)),
+        );
+    }
+}
+
+const fn scope_word(scope: Scope) -> &'static str {
+    match scope {
+        Scope::In => "in",
+        Scope::Implied => "implied",
+        Scope::Empty => "empty",
+        Scope::Out => "out",
+    }
 }
 
 /// Adds `path` as `name`, and as `NAME_bytes` where the escaped form is not the name itself.

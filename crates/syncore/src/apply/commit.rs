@@ -102,12 +102,16 @@ impl Committer {
         let name = item.path.name().unwrap_or_default();
         let made = self.parent(&item.path).and_then(|directory| {
             if matches!(item.change, Change::Replace(kind) if kind != Kind::Directory) {
+                self.check_planned(&directory, item)?;
                 self.remove(&directory, name, false)?;
             }
             mkdirat(&directory, name, Mode::RWXU)
         });
         match made {
             Ok(()) => self.directories.forget(&item.path),
+            Err(Errno::STALE) => {
+                self.fail(&item.path, Operation::Create, "it became something else since the plan was made");
+            }
             Err(error) => self.io(&item.path, Operation::Create, error),
         }
     }

@@ -56,9 +56,9 @@ impl Stability {
         (self.size_bytes, self.mtime, self.ctime) == (before.size_bytes, before.mtime, before.ctime)
     }
 
-    /// Whether the file only grew since `before`: what was read up to its old length is an honest prefix.
+    /// Whether the file became longer since `before`. Whether it was only added to, a second reading tells.
     #[must_use]
-    pub fn only_grew_since(&self, before: &Self) -> bool {
+    pub fn grew_since(&self, before: &Self) -> bool {
         self.size_bytes > before.size_bytes && self.mtime >= before.mtime
     }
 }

@@ -6,17 +6,22 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Statx, ioctl_getflags, lgetxattr, llistxattr, openat, readlinkat, statx,
 };
 use rustix::io::{Errno, Result};
 
+use super::listxattrat::listxattrat;
 use super::root::{Identity, identity_of, proc_path_of, statx_mask};
 use crate::tree::{Entry, INODE_FLAGS, Kind, STATX_FLAGS, Timestamp, Xattr};
 
 /// Largest xattr value (`XATTR_SIZE_MAX`) and list of names (`XATTR_LIST_MAX`), xattr(7).
 const XATTR_LIMIT_BYTES: usize = 64 * 1024;
+
+/// What is offered first for a list of names; nearly all are empty or shorter.
+const XATTR_FIRST_BYTES: usize = 256;
 
 /// What is only true of the inode here, not of its copy.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +53,7 @@ impl Default for Scratch {
     fn default() -> Self {
         Self {
             path: Vec::new(),
-            list: Vec::with_capacity(XATTR_LIMIT_BYTES),
+            list: vec![0; XATTR_LIMIT_BYTES],
             value: Vec::with_capacity(XATTR_LIMIT_BYTES),
         }
     }
@@ -94,7 +99,7 @@ pub fn read_entry(
     if entry.kind == Kind::Symlink {
         entry.target = readlinkat(directory, name, Vec::new())?.into_bytes();
     }
-    entry.xattrs = read_xattrs(directory, name.to_bytes(), scratch)?;
+    entry.xattrs = read_xattrs(directory, name, scratch)?;
     if detail == Detail::Full && matches!(entry.kind, Kind::File | Kind::Directory) {
         entry.flags = read_all_flags(directory, name, entry.flags)?;
     }
@@ -142,15 +147,36 @@ fn flags_of(fd: BorrowedFd<'_>, quick: u32) -> Result<u32> {
     }
 }
 
-fn read_xattrs(directory: BorrowedFd<'_>, name: &[u8], scratch: &mut Scratch) -> Result<Vec<Xattr>> {
-    let Scratch { path, list, value, .. } = scratch;
-    let path = proc_path_of(directory, name, path);
-    list.clear();
-    match llistxattr(path, rustix::buffer::spare_capacity(list)) {
-        Ok(0) | Err(Errno::OPNOTSUPP | Errno::NODATA) => return Ok(Vec::new()),
-        Ok(_) => {}
-        Err(error) => return Err(error),
+/// Lists the attribute names of `name` into `list`, with as few and as cheap calls as the kernel allows.
+fn list_xattrs(directory: BorrowedFd<'_>, name: &CStr, scratch: &mut Scratch) -> Result<usize> {
+    static NO_LISTXATTRAT: AtomicBool = AtomicBool::new(false);
+    // The kernel allocates as much as is offered, so little is offered first.
+    let mut offered = XATTR_FIRST_BYTES;
+    loop {
+        let list = &mut scratch.list[..offered];
+        let mut listed = Err(Errno::NOSYS);
+        if !NO_LISTXATTRAT.load(Ordering::Relaxed) {
+            listed = listxattrat(directory, name, list);
+        }
+        if listed == Err(Errno::NOSYS) {
+            NO_LISTXATTRAT.store(true, Ordering::Relaxed);
+            listed = llistxattr(proc_path_of(directory, name.to_bytes(), &mut scratch.path), list);
+        }
+        match listed {
+            Err(Errno::RANGE) if offered < XATTR_LIMIT_BYTES => offered = XATTR_LIMIT_BYTES,
+            Err(Errno::OPNOTSUPP | Errno::NODATA) => return Ok(0),
+            other => return other,
+        }
     }
+}
+
+fn read_xattrs(directory: BorrowedFd<'_>, name: &CStr, scratch: &mut Scratch) -> Result<Vec<Xattr>> {
+    let listed = list_xattrs(directory, name, scratch)?;
+    if listed == 0 {
+        return Ok(Vec::new());
+    }
+    let Scratch { path, list, value } = scratch;
+    let (path, list) = (proc_path_of(directory, name.to_bytes(), path), &list[..listed]);
     let mut xattrs = Vec::new();
     for name in list.split(|b| *b == 0).filter(|name| carried(name)) {
         value.clear();

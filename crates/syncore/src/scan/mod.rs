@@ -7,6 +7,7 @@
 mod boundary;
 mod content;
 mod list;
+mod listxattrat;
 mod metadata;
 mod root;
 mod snapshot;

@@ -3,6 +3,11 @@
 //! Why: the sender plans, but only the receiver sees the standby. What can go wrong: the sender may ask anything;
 //! every path is opened below the root without following links, and only names in scope are described.
 
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+
 use crate::plan::{Line, Listed, bucket_bits, bucket_digests, bucket_of};
 use crate::rules::Scope;
 use crate::scan::{Detail, Named, Seen, Snapshot, View};
@@ -19,14 +24,34 @@ const ENTRY_BYTES_PER_MESSAGE: usize = 256 * 1024;
 
 /// Describes the standby as it was scanned.
 pub(crate) struct Describer<'a> {
-    pub(crate) view: &'a View,
-    pub(crate) snapshot: &'a Snapshot,
+    view: &'a View,
+    snapshot: &'a Snapshot,
+    /// Lines of the directories that were answered by buckets: the next question is about them.
+    lines: Mutex<HashMap<RelPath, Vec<Line>>>,
 }
 
 /// Takes one part of an answer; true when more follows.
 type Emit<'a> = dyn FnMut(Answer, bool) -> Result<(), WireError> + 'a;
 
-impl Describer<'_> {
+impl<'a> Describer<'a> {
+    pub(crate) fn new(view: &'a View, snapshot: &'a Snapshot) -> Self {
+        Self { view, snapshot, lines: Mutex::default() }
+    }
+
+    /// Answers several questions at once, each in its parts.
+    pub(crate) fn answer_all(&self, questions: &[Question]) -> Vec<Vec<(Answer, bool)>> {
+        let answer = |question| {
+            let mut parts = Vec::new();
+            // Collecting cannot fail.
+            let _ = self.answer(question, &mut |answer, more| {
+                parts.push((answer, more));
+                Ok(())
+            });
+            parts
+        };
+        questions.par_iter().map(answer).collect()
+    }
+
     /// Answers one question in parts.
     ///
     /// # Errors
@@ -35,14 +60,20 @@ impl Describer<'_> {
         match question {
             Question::Lines(path) => match list(self.view, self.snapshot, path) {
                 Ok(listing) => match bucket_bits(listing.rows.len()) {
-                    Some(bits) => emit_buckets(&listing.lines(), bits, emit),
+                    Some(bits) => {
+                        let lines = listing.lines();
+                        emit_buckets(&lines, bits, emit)?;
+                        if let Ok(mut kept) = self.lines.lock() {
+                            kept.insert(path.clone(), lines);
+                        }
+                        Ok(())
+                    }
                     None => emit_lines(listing.lines(), emit),
                 },
                 Err(_) => emit(Answer::Gone, false),
             },
-            Question::Buckets(path, bits, wanted) => match list(self.view, self.snapshot, path) {
-                Ok(listing) => {
-                    let mut lines = listing.lines();
+            Question::Buckets(path, bits, wanted) => match self.lines_again(path) {
+                Ok(mut lines) => {
                     lines.retain(|line| wanted.binary_search(&bucket_of(line, *bits)).is_ok());
                     emit_lines(lines, emit)
                 }
@@ -58,6 +89,12 @@ impl Describer<'_> {
                 emit(Answer::Tree(paths), false)
             }
         }
+    }
+
+    /// The lines that were counted into buckets just now.
+    fn lines_again(&self, path: &RelPath) -> rustix::io::Result<Vec<Line>> {
+        let kept = self.lines.lock().ok().and_then(|mut kept| kept.remove(path));
+        kept.map_or_else(|| Ok(list(self.view, self.snapshot, path)?.lines()), Ok)
     }
 
     fn entries(&self, path: &RelPath, names: &[[u8; 8]], emit: &mut Emit<'_>) -> Result<(), WireError> {

@@ -246,7 +246,7 @@ pub fn run(
             run_remote(job, remote, path, Part::Sender, monitor, |connection, peer| {
                 let start = agree::decide(job, peer, receiver.facts(), true)?;
                 connection.outgoing.send(CONTROL, Message::Start(start.clone()))?;
-                receiver.run(connection, start, Some((job.options.dry_run, approve)), monitor)
+                receiver.run(connection, &start, Some((job.options.dry_run, approve)), monitor)
             })
         }
     }
@@ -284,7 +284,7 @@ fn run_local(
             let start = start.clone();
             let quiet = Peer(monitor);
             scope.spawn(move || {
-                let result = receiver.run(&mut there, start, None, &quiet);
+                let result = receiver.run(&mut there, &start, None, &quiet);
                 if let Err(error) = &result {
                     report_failure(&mut there, error);
                 }
@@ -407,7 +407,7 @@ fn serve_on(
             let receiver = receiver::Receiving::open(&path, open.dry_run)?;
             connection.outgoing.send(CONTROL, Message::Opened(receiver.facts().clone()))?;
             let Some(start) = receive_start(connection, monitor)? else { return Ok(Report::default()) };
-            receiver.run(connection, start, None, monitor)
+            receiver.run(connection, &start, None, monitor)
         }
     }
 }

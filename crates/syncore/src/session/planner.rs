@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use rayon::prelude::*;
+
 use crate::monitor::{Monitor, Phase};
 use crate::plan::Item;
 use crate::plan::{Change, Draft, Line, Listed, Plan, PlanError, StandbyInode, Verdict};
@@ -103,9 +105,17 @@ impl<'a> Planner<'a> {
             let batch: Vec<Pending> =
                 self.questions.drain(..self.questions.len().min(QUESTIONS_AT_ONCE)).collect();
             outgoing.send(CONTROL, Message::Ask(batch.iter().map(Pending::question).collect()))?;
-            for pending in batch {
+            // This end's listings are made while the other end makes its own.
+            let listings: Vec<_> = batch
+                .par_iter()
+                .map(|pending| match pending {
+                    Pending::Lines(path) => Some(list(self.view, self.snapshot, path)),
+                    _ => None,
+                })
+                .collect();
+            for (pending, listing) in batch.into_iter().zip(listings) {
                 let collected = self.collect(control)?;
-                self.take(pending, collected);
+                self.take(pending, listing, collected);
             }
         }
         let plan = self
@@ -136,9 +146,9 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn take(&mut self, pending: Pending, answer: Collected) {
+    fn take(&mut self, pending: Pending, listing: Option<rustix::io::Result<Listing>>, answer: Collected) {
         match pending {
-            Pending::Lines(path) => match list(self.view, self.snapshot, &path) {
+            Pending::Lines(path) => match listing.unwrap_or_else(|| Ok(Listing::default())) {
                 Ok(_) if answer.gone => self.problems.push(Problem::new(
                     &path,
                     Operation::List,

@@ -65,7 +65,7 @@ impl Receiving {
     }
 
     /// The root and its lock, made where nothing was there; none for a dry run that would make it.
-    fn root(&self) -> Result<Option<(Arc<Root>, Option<OwnedFd>)>, SessionError> {
+    fn root(&self) -> Result<Option<Locked>, SessionError> {
         if let Some(root) = &self.root {
             return Ok(Some((Arc::clone(root), None)));
         }
@@ -87,7 +87,7 @@ impl Receiving {
     pub(crate) fn run(
         &self,
         connection: &mut Connection,
-        start: Start,
+        start: &Start,
         mut say: Say<'_>,
         monitor: &dyn Monitor,
     ) -> Result<Report, SessionError> {
@@ -116,9 +116,9 @@ impl Receiving {
             .send(CONTROL, Message::Scanned { digest: snapshot.digest(), entries, protected })?;
         monitor.phase(Phase::Compare);
         let mut report = Report { entries_scanned: entries, protected, ..Report::default() };
-        let describer = Describer { view: &view, snapshot: &snapshot };
+        let describer = Describer::new(&view, &snapshot);
         let described =
-            describe(connection, &problems, monitor, &mut |question, emit| describer.answer(question, emit))?;
+            describe(connection, &problems, monitor, &|questions| describer.answer_all(questions))?;
         let Some((plan, source_entries)) = described else {
             return Ok(report);
         };
@@ -142,7 +142,7 @@ impl Receiving {
                     reason: std::io::Error::from(error).to_string(),
                 }
             })?;
-        let receiver = Receiver::new(&view, &plan, directories, &problems, &start, monitor);
+        let receiver = Receiver::new(&view, &plan, directories, &problems, start, monitor);
         receiver.committer.sweep(&snapshot.leftovers);
         let done = receiver.run(&connection.outgoing, &mut connection.lanes)?;
         (report.literal_bytes, report.copied_bytes) = (done.literal_bytes, done.copied_bytes);
@@ -175,9 +175,9 @@ impl Receiving {
     ) -> Result<Report, SessionError> {
         let problems = Problems::default();
         connection.outgoing.send(CONTROL, Message::Scanned { digest: [0; 16], entries: 0, protected: 0 })?;
-        let described = describe(connection, &problems, monitor, &mut |question, emit| {
-            emit(answer_of_missing(question), false)
-        })?;
+        let missing =
+            |questions: &[Question]| questions.iter().map(|q| vec![(answer_of_missing(q), false)]).collect();
+        let described = describe(connection, &problems, monitor, &missing)?;
         let Some((plan, entries_scanned)) = described else { return Ok(Report::default()) };
         ask(&mut say, &plan, monitor)?;
         connection.outgoing.send(CONTROL, Message::Decision(false))?;
@@ -187,24 +187,28 @@ impl Receiving {
     }
 }
 
-/// Takes one part of an answer; true when more follows.
-type Emit<'a> = &'a mut dyn FnMut(Answer, bool) -> Result<(), WireError>;
+/// A root, and the lock on it where it was taken only now.
+type Locked = (Arc<Root>, Option<OwnedFd>);
+
+/// How many questions are answered at once; bounds the answers that wait to be sent.
+const QUESTIONS_AT_ONCE: usize = 32;
+
+/// Answers questions, each in parts; true when more of the same answer follows.
+type AnswerAll<'a> = &'a dyn Fn(&[Question]) -> Vec<Vec<(Answer, bool)>>;
 
 /// Answers questions until the plan is there; none when there will be no run.
 fn describe(
     connection: &mut Connection,
     problems: &Problems,
     monitor: &dyn Monitor,
-    answer: &mut dyn FnMut(&Question, Emit<'_>) -> Result<(), WireError>,
+    answer_all: AnswerAll<'_>,
 ) -> Result<Option<(Plan, u64)>, SessionError> {
     let mut plan = Plan::default();
     loop {
         match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
             Message::Ask(questions) => {
-                for question in &questions {
-                    answer(question, &mut |answer, more| {
-                        connection.outgoing.send(CONTROL, Message::Answer(answer, more))
-                    })?;
+                for (answer, more) in questions.chunks(QUESTIONS_AT_ONCE).flat_map(answer_all).flatten() {
+                    connection.outgoing.send(CONTROL, Message::Answer(answer, more))?;
                 }
             }
             Message::PlanPart(part) => {

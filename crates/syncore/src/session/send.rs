@@ -353,13 +353,13 @@ impl Lane<'_> {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(Ok(Outcome::Moved)),
             Err(error) => return Ok(Err(error)),
         };
-        match Stability::of(fd.as_fd()) {
-            Ok(after) if after.same_as(&before) || after.only_grew_since(&before) => {
+        match stayed(fd, &before, &digest) {
+            Ok(true) => {
                 self.send(Message::End(digest))?;
                 Ok(Ok(Outcome::Sent))
             }
-            Ok(_) => Ok(Ok(Outcome::Moved)),
-            Err(error) => Ok(Err(error.into())),
+            Ok(false) => Ok(Ok(Outcome::Moved)),
+            Err(error) => Ok(Err(error)),
         }
     }
 
@@ -567,6 +567,40 @@ impl Refinements {
         }
         Ok(())
     }
+}
+
+/// Whether what was read of a large file since `before` is what it held at one moment. One that grew may have been
+/// rewritten as well: what reads twice alike was only added to.
+fn stayed(fd: &OwnedFd, before: &Stability, digest: &[u8; 32]) -> std::io::Result<bool> {
+    let after = Stability::of(fd.as_fd())?;
+    Ok(after.same_as(before)
+        || after.grew_since(before) && digest_of(fd, before.size_bytes)? == Some(*digest))
+}
+
+/// The digest of the first `length` bytes of a file as they are now; none when it has become shorter.
+fn digest_of(fd: &OwnedFd, length: u64) -> std::io::Result<Option<[u8; 32]>> {
+    let mut hasher = ContentHasher::default();
+    let mut buffer = vec![0; DATA_BYTES];
+    let mut position = 0;
+    for extent in extents(fd.as_fd(), length)? {
+        if extent.offset > position {
+            hasher.hole(extent.offset - position);
+        }
+        position = extent.offset;
+        while position < extent.offset + extent.length {
+            let left = usize::try_from(extent.offset + extent.length - position).unwrap_or(usize::MAX);
+            let part = &mut buffer[..left.min(DATA_BYTES)];
+            if read_full(fd.as_fd(), part, position)? < part.len() {
+                return Ok(None);
+            }
+            hasher.data(part);
+            position += part.len() as u64;
+        }
+    }
+    if position < length {
+        hasher.hole(length - position);
+    }
+    Ok(Some(hasher.finish()))
 }
 
 /// Turns copies from before their own place into gaps: in place, that part of the basis is gone by then.
