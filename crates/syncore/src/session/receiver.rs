@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, openat};
 
-use crate::apply::{Directories, Problems};
+use crate::apply::{Directories, NamesOf, Problems};
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Line, Listed, Plan};
 use crate::profile::parse_standby_file;
@@ -104,7 +104,7 @@ impl Receiving {
             boundaries: Arc::new(start.boundaries.clone()),
             checksum: start.checksum,
         };
-        let snapshot = scan_root(&view, monitor)?;
+        let snapshot = Arc::new(scan_root(&view, monitor)?);
         let problems = Arc::new(Problems::default());
         let initiator = say.is_some();
         if initiator {
@@ -112,7 +112,7 @@ impl Receiving {
         } else {
             send_problems(&mut connection.outgoing, snapshot.problems.clone())?;
         }
-        let Snapshot { entries, protected, .. } = snapshot;
+        let Snapshot { entries, protected, .. } = *snapshot;
         connection
             .outgoing
             .send(CONTROL, Message::Scanned { digest: snapshot.digest(), entries, protected })?;
@@ -128,7 +128,8 @@ impl Receiving {
         report.plan = (!plan.is_empty()).then(|| plan.id());
         report.totals = plan.totals();
         check_plan(&view, &RuleSet::compile(self.facts.rules.clone())?, &plan)?;
-        if !ask(&mut say, &plan, monitor)? {
+        // A dry run ends here, whatever the other end makes of it.
+        if !ask(&mut say, &plan, monitor)? || self.dry_run {
             connection.outgoing.send(CONTROL, Message::Decision(false))?;
             report.problems = sorted(problems.take());
             return Ok(report);
@@ -144,7 +145,13 @@ impl Receiving {
                     reason: std::io::Error::from(error).to_string(),
                 }
             })?;
-        let receiver = Receiver::new(&view, &plan, directories, &problems, start, monitor);
+        let names_of = {
+            let snapshot = Arc::clone(&snapshot);
+            NamesOf(Box::new(move |device, inode| {
+                snapshot.links(device, inode).map_or(1, |group| group.members)
+            }))
+        };
+        let receiver = Receiver::new(&view, &plan, directories, &problems, names_of, start, monitor);
         receiver.committer.sweep(&snapshot.leftovers);
         let done = receiver.run(&connection.outgoing, &mut connection.lanes)?;
         (report.literal_bytes, report.copied_bytes) = (done.literal_bytes, done.copied_bytes);

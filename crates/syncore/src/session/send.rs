@@ -623,11 +623,17 @@ pub(crate) fn send_problems(
     outgoing: &mut Outgoing,
     problems: Vec<crate::problem::Problem>,
 ) -> Result<(), WireError> {
-    let mut problems = problems;
-    while !problems.is_empty() {
-        let rest = problems.split_off(problems.len().min(64));
-        outgoing.send(CONTROL, Message::Problems(problems))?;
-        problems = rest;
+    /// About how many bytes of problems go into one message.
+    const MESSAGE_BYTES: usize = 256 * 1024;
+    let (mut part, mut bytes) = (Vec::new(), 0);
+    for problem in problems {
+        let length = 16 + problem.path.as_bytes().len() + problem.reason.len();
+        if bytes + length > MESSAGE_BYTES && !part.is_empty() {
+            outgoing.send(CONTROL, Message::Problems(std::mem::take(&mut part)))?;
+            bytes = 0;
+        }
+        bytes += length;
+        part.push(problem);
     }
-    Ok(())
+    if part.is_empty() { Ok(()) } else { outgoing.send(CONTROL, Message::Problems(part)) }
 }
