@@ -28,12 +28,12 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Changes one page in a hundred.
+/// Changes one page in each hundred, never at the same place of it.
 fn edit_pages(basis: &[u8]) -> Vec<u8> {
     let mut source = basis.to_vec();
     let pages = basis.len() / PAGE_BYTES;
     for edit in 0..pages / 100 {
-        let page = (edit * 7_919 + 13) % pages;
+        let page = edit * 100 + edit * 37 % 100;
         let content = noise(1_000 + edit as u64, PAGE_BYTES);
         source[page * PAGE_BYTES..(page + 1) * PAGE_BYTES].copy_from_slice(&content);
     }
