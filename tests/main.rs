@@ -8,6 +8,7 @@
 mod common;
 
 mod cli;
+mod docs;
 mod fidelity;
 mod harness;
 mod mounts;

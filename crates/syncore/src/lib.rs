@@ -61,7 +61,7 @@
 //! It prints nothing, reads no environment variable, looks for no profile, installs no signal handler and ends no
 //! process. What it needs of the caller's home directory is passed to it ([`wire::Remote`]). One file of configuration
 //! it reads itself: the standby's own protections, below the root that it is about to change. There is no async
-//! runtime and no `unsafe` code.
+//! runtime, and no `unsafe` code but for one system call that no safe wrapper has.
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)

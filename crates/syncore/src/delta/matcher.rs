@@ -7,8 +7,6 @@
 
 use std::io;
 
-use rayon::prelude::*;
-
 use super::sums::{BLOCK_BYTES, BLOCK_WIDTH, Rolling, strong};
 use super::{BlockSums, ContentHasher, ReadAt};
 use crate::delta::region::REGION_LIMIT_BYTES;
@@ -132,7 +130,7 @@ fn compare_aligned(
     sums: &BlockSums,
 ) -> io::Result<(Aligned, [u8; 32])> {
     let mut hasher = ContentHasher::default();
-    let mut same = vec![false; if sums.count() == 0 { 0 } else { sums.count() }];
+    let mut same = vec![false; sums.count()];
     let mut window = vec![0; usize::try_from(length).unwrap_or(usize::MAX).clamp(1, WINDOW_BYTES)];
     let mut position = 0;
     for extent in extents {
@@ -148,30 +146,23 @@ fn compare_aligned(
             if source.read_full_at(position, &mut window[..want])? < want {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let data = &window[..want];
-            hasher.data(data);
-            let skip = usize::try_from(position.next_multiple_of(BLOCK_BYTES as u64) - position).unwrap_or(0);
-            if let (Some(whole), true) = (data.get(skip..), sums.count() > 0) {
-                let first =
-                    usize::try_from((position + skip as u64) / BLOCK_BYTES as u64).unwrap_or(usize::MAX);
-                let start = position + skip as u64;
-                let judged: Vec<bool> = whole
-                    .par_chunks(BLOCK_BYTES)
-                    .enumerate()
-                    .map(|(index, block)| {
-                        let offset = start + (index * BLOCK_BYTES) as u64;
-                        let there = sums.length.saturating_sub(offset).min(BLOCK_BYTES as u64);
-                        let number = first + index;
-                        block.len() as u64 == there
-                            && number < sums.count()
-                            && strong(block) == sums.strong(number)
-                    })
-                    .collect();
-                for (index, equal) in judged.into_iter().enumerate() {
-                    if let Some(slot) = same.get_mut(first + index) {
-                        *slot = equal;
-                    }
+            hasher.data_by_block(&window[..want], |offset, hash| {
+                let block = usize::try_from(offset / BLOCK_BYTES as u64).unwrap_or(usize::MAX);
+                if offset + BLOCK_BYTES as u64 <= sums.length && block < sums.count() {
+                    same[block] = hash.as_bytes()[..8] == *sums.strong(block);
                 }
+            });
+            // The last block may be shorter than a block, on both ends.
+            let tail = length - length % BLOCK_BYTES as u64;
+            let last = usize::try_from(tail / BLOCK_BYTES as u64).unwrap_or(usize::MAX);
+            if sums.length == length
+                && tail < length
+                && position + want as u64 == length
+                && position <= tail
+                && last < sums.count()
+            {
+                let start = usize::try_from(tail - position).unwrap_or(0);
+                same[last] = strong(&window[start..want]) == *sums.strong(last);
             }
             position += want as u64;
         }

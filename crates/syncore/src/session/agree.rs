@@ -76,7 +76,8 @@ pub(crate) fn open_root(path: &Path, role: &'static str) -> Result<Root, Session
 pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) -> Result<Start, SessionError> {
     let options = &job.options;
     let mut rules = job.rules.clone();
-    rules.extend(standby.rules.iter().filter(|own| !job.rules.contains(own)).cloned());
+    // After the sender's, so that the standby's word counts where both speak of the same path.
+    rules.extend(standby.rules.iter().cloned());
     let compiled = RuleSet::compile(rules.clone())?;
     let boundaries = boundaries(job, source, standby);
     check_inside(&compiled, &boundaries, source, standby, options.delete)?;

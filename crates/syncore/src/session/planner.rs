@@ -20,10 +20,13 @@ use crate::session::SessionError;
 use crate::session::describe::retain_buckets;
 use crate::session::listing::{Listing, links_of, list, read};
 use crate::tree::{Attributes, Entry, Kind, RelPath};
-use crate::wire::{Answer, CONTROL, Incoming, Message, Outgoing, Question};
+use crate::wire::{Answer, CONTROL, Incoming, Message, Outgoing, Question, WireError};
 
 /// How many questions are under way at once; bounds the listings that are kept for their answers.
 const QUESTIONS_AT_ONCE: usize = 256;
+
+/// How many lines, entries or paths one answer has at most: more names than that are in no directory.
+const ANSWER_LIMIT: usize = 1 << 24;
 
 /// Compares the source with the standby and makes the plan.
 pub(crate) struct Planner<'a> {
@@ -139,6 +142,10 @@ impl<'a> Planner<'a> {
                 Answer::Entries(entries) => collected.entries.extend(entries),
                 Answer::Tree(paths) => collected.tree.extend(paths),
                 Answer::Gone => collected.gone = true,
+            }
+            let tree = collected.tree.len() + collected.lines.len() + collected.entries.len();
+            if tree > ANSWER_LIMIT {
+                return Err(WireError::Protocol("an answer without end".to_owned()).into());
             }
             if !more {
                 return Ok(collected);

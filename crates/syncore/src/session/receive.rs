@@ -16,7 +16,7 @@ use crate::delta::{BlockSums, RegionSignature, sum_blocks};
 use crate::monitor::Monitor;
 use crate::plan::{Change, Item, Plan};
 use crate::problem::Operation;
-use crate::rules::Scope;
+use crate::rules::{RuleSet, Scope};
 use crate::scan::{OpenFile, Root, Stability, View};
 use crate::session::SessionError;
 use crate::session::auth::{PasswordLock, defect};
@@ -33,14 +33,23 @@ const SUMS_PER_MESSAGE: usize = 32 * 1024;
 /// Signatures in one message.
 const SIGNATURES_PER_MESSAGE: usize = 64;
 
-/// Checks every item of a received plan against this end's own rules and boundaries.
+/// Checks every item of a received plan against the rules and boundaries of the run, and against `own`, which the
+/// sender had no part in: the stricter verdict holds.
 ///
 /// # Errors
 /// [`WireError::Protocol`] naming the first item that an honest sender would not have planned.
-pub(crate) fn check_plan(view: &View, plan: &Plan) -> Result<(), WireError> {
+pub(crate) fn check_plan(view: &View, own: &RuleSet, plan: &Plan) -> Result<(), WireError> {
     let in_scope = |path: &RelPath, kind: Kind, may_be_place: bool| {
         let is_directory = kind == Kind::Directory;
-        let scope = view.rules.decide(path, is_directory).scope;
+        let (agreed, own) =
+            (view.rules.decide(path, is_directory).scope, own.decide(path, is_directory).scope);
+        let scope = if own == Scope::In {
+            agreed
+        } else if agreed == Scope::Out {
+            Scope::Out
+        } else {
+            own
+        };
         let mut at = path.parent();
         while let Some(ancestor) = at {
             if view.boundaries.barriers.contains(&ancestor) {

@@ -23,7 +23,7 @@ use crate::tree::{Entry, Kind, RelPath, hash_name};
 use crate::wire::{Answer, CONTROL, Connection, Facts, Message, Question, Start, WireError};
 
 /// Largest file of own protections, in bytes.
-const STANDBY_FILE_LIMIT_BYTES: u64 = 1 << 20;
+const STANDBY_FILE_LIMIT_BYTES: i64 = 1 << 20;
 
 /// A standby root, open, locked and looked at.
 pub(crate) struct Receiving {
@@ -95,7 +95,9 @@ impl Receiving {
         monitor.phase(Phase::Scan);
         let mut rules = start.rules.clone();
         // The initiator had them from here; should it have lost them, they hold all the same.
-        rules.extend(self.facts.rules.iter().filter(|own| !rules.contains(own)).cloned().collect::<Vec<_>>());
+        if !rules.ends_with(&self.facts.rules) {
+            rules.extend(self.facts.rules.iter().cloned());
+        }
         let view = View {
             root: Arc::clone(&root),
             rules: Arc::new(RuleSet::compile(rules)?),
@@ -125,7 +127,7 @@ impl Receiving {
         report.entries_scanned += source_entries;
         report.plan = (!plan.is_empty()).then(|| plan.id());
         report.totals = plan.totals();
-        check_plan(&view, &plan)?;
+        check_plan(&view, &RuleSet::compile(self.facts.rules.clone())?, &plan)?;
         if !ask(&mut say, &plan, monitor)? {
             connection.outgoing.send(CONTROL, Message::Decision(false))?;
             report.problems = sorted(problems.take());
@@ -263,7 +265,10 @@ fn own_rules(root: &Root) -> Result<Vec<Rule>, SessionError> {
         return Err(refuse(&"others than root may write it"));
     }
     let mut text = String::new();
-    let mut reader = std::io::Read::take(std::fs::File::from(fd), STANDBY_FILE_LIMIT_BYTES);
+    if stat.st_size > STANDBY_FILE_LIMIT_BYTES {
+        return Err(refuse(&"it is longer than 1 MiB"));
+    }
+    let mut reader = std::fs::File::from(fd);
     std::io::Read::read_to_string(&mut reader, &mut text).map_err(|e| refuse(&e))?;
     let file = format!("/{}", agree::STANDBY_FILE);
     let mut rules = parse_standby_file(&file, &text).map_err(|e| refuse(&e))?;

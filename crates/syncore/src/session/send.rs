@@ -177,7 +177,7 @@ impl Transfer<'_> {
             match control.receive(self.monitor)? {
                 Message::Basis(number, part, more) => {
                     let sums = collecting.entry(number).or_default();
-                    sums.append(part);
+                    sums.append(part).map_err(|e| WireError::Protocol(e.to_string()))?;
                     if more {
                         continue;
                     }
