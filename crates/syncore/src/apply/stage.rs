@@ -256,6 +256,12 @@ impl FileWriter {
         Ok(())
     }
 
+    /// Whether an existing file is being written.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.staged.is_none()
+    }
+
     /// Whether a look at length and modification time would take the file for whole before its data is on stable
     /// storage: written in place, or with a length that was set and not written.
     pub(crate) fn looks_whole_too_early(&self) -> bool {

@@ -192,7 +192,8 @@ impl View {
         }
         let (mut entry, inode) = match read_entry(place.directory, name, detail, scratch) {
             Ok(read) => read,
-            Err(Errno::NOENT) => return None,
+            // Gone, unless it is something else that is missing: procfs, say.
+            Err(Errno::NOENT) if read_kind(place.directory, name).is_err() => return None,
             Err(error) => return problem(Operation::ReadMetadata, error),
         };
         if (entry.kind == Kind::Directory) != is_directory {

@@ -469,8 +469,18 @@ impl Lane<'_> {
                 Message::Refine(item, regions) => self.refine(item, &regions)?,
                 Message::End(digest) => self.end(digest)?,
                 Message::Abandon(number) => {
-                    self.current = None;
                     let item = self.item(number)?;
+                    if self
+                        .current
+                        .take()
+                        .is_some_and(|current| current.writer.is_ok_and(|w| w.is_in_place()))
+                    {
+                        self.receiver.committer.fail(
+                            &item.path,
+                            Operation::Write,
+                            "it was rewritten in place in part",
+                        );
+                    }
                     // The sender reports why.
                     self.receiver.committer.give_up(&item.path);
                     if self.receiver.view.rules.decide(&item.path, false).auth_set {

@@ -31,6 +31,8 @@ pub(crate) struct Receiving {
     /// None where nothing is there yet: it is made when the run begins, and only if it may.
     root: Option<Arc<Root>>,
     facts: Facts,
+    /// The standby's own rules, exceptions included.
+    own: Vec<Rule>,
     dry_run: bool,
     /// Held until the run is over.
     _lock: Option<OwnedFd>,
@@ -42,7 +44,7 @@ impl Receiving {
         let root = match agree::open_root(&path, "destination") {
             Err(_) if std::fs::symlink_metadata(&path).is_err_and(|e| e.kind() == ErrorKind::NotFound) => {
                 let facts = agree::facts_of_missing(&path)?;
-                return Ok(Self { path, root: None, facts, dry_run, _lock: None });
+                return Ok(Self { path, root: None, facts, own: Vec::new(), dry_run, _lock: None });
             }
             other => Arc::new(other?),
         };
@@ -56,8 +58,9 @@ impl Receiving {
                 reason: "its filesystem is mounted read-only".to_owned(),
             });
         }
-        let facts = agree::facts(&root, own_rules(&root)?);
-        Ok(Self { path, root: Some(root), facts, dry_run, _lock: lock })
+        let own = own_rules(&root)?;
+        let facts = agree::facts(&root, own.iter().filter(|rule| agree::takes_away(rule)).cloned().collect());
+        Ok(Self { path, root: Some(root), facts, own, dry_run, _lock: lock })
     }
 
     pub(crate) fn facts(&self) -> &Facts {
@@ -127,7 +130,7 @@ impl Receiving {
         report.entries_scanned += source_entries;
         report.plan = (!plan.is_empty()).then(|| plan.id());
         report.totals = plan.totals();
-        check_plan(&view, &RuleSet::compile(self.facts.rules.clone())?, &plan)?;
+        check_plan(&view, &RuleSet::compile(self.own.clone())?, &plan)?;
         // A dry run ends here, whatever the other end makes of it.
         if !ask(&mut say, &plan, monitor)? || self.dry_run {
             connection.outgoing.send(CONTROL, Message::Decision(false))?;

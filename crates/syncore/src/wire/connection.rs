@@ -592,7 +592,7 @@ mod tests {
             matches!(greeted(b"\x7fclonetool-wire\n\x63\x00\x039.9"), Err(WireError::Version { theirs, .. }) if theirs.contains("9.9"))
         );
         assert!(matches!(greeted(b""), Err(WireError::Lost(_))));
-        let mut frames = super::greeting();
+        let mut frames = greeting();
         frames.extend_from_slice(&[0xff, 0xff, 0xff, 0x7f, 0, 0]);
         let stream = ByteStream {
             reader: Box::new(std::io::Cursor::new(frames)),
