@@ -371,7 +371,9 @@ pub fn serve(
     limits: &AgentLimits,
     monitor: &dyn Monitor,
 ) -> Result<(), SessionError> {
-    let stream = crate::wire::ByteStream { reader, writer, finish: Box::new(|| None) };
+    // Our standard streams cannot be ended from this side; the transport that holds their other ends ends them.
+    let stream =
+        crate::wire::ByteStream { reader, writer, finish: Box::new(|| None), abort: Arc::new(|| ()) };
     let timeout = Options::default().timeout;
     let mut connection = Connection::over(stream, Compression::Auto, None, timeout)?;
     let result = serve_on(&mut connection, limits, monitor);

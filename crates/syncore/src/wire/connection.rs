@@ -3,11 +3,11 @@
 //! Why: large files, small files and questions share one stream without waiting for each other. Every frame names
 //! its lane; a reader thread hands frames to bounded queues, one a lane, and who receives decompresses and decodes,
 //! so that this work spreads over threads. What can go wrong: a peer that sends too much (frames are bounded, and
-//! so is what they decompress to), too little (the progress deadline), or garbage (the preamble tells a login
-//! script's output from an agent).
+//! so is what they decompress to), too little (the progress deadline; a watchdog holds writes to it), or garbage (the
+//! preamble tells a login script's output from an agent). What ends one lane ends all of them.
 
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -46,6 +46,15 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How often a waiting end looks whether it should stop.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How often the watchdog looks at what is being written.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long a write may still wait for the peer once the run was interrupted.
+const HURRIED: Duration = Duration::from_secs(2);
+
+/// Bytes handed to the stream at once: a pipe takes all of them or none, so this is what progress is measured in.
+const WRITE_BYTES: usize = 64 << 10;
+
 /// A frame as it came: flags and payload.
 type Frame = (u8, Vec<u8>);
 
@@ -75,6 +84,7 @@ impl Traffic {
 
 struct StreamWriter {
     writer: Mutex<Option<Box<dyn Write + Send>>>,
+    state: Arc<State>,
     traffic: Arc<Traffic>,
     bytes_per_second: Option<u64>,
 }
@@ -82,16 +92,38 @@ struct StreamWriter {
 impl StreamWriter {
     fn write(&self, bytes: &[u8]) -> Result<(), WireError> {
         let mut writer = self.writer.lock().map_err(|_| WireError::Lost("a thread failed".to_owned()))?;
-        let writer = writer.as_mut().ok_or_else(|| WireError::Lost("it is closed".to_owned()))?;
+        let stream = writer.as_mut().ok_or_else(|| self.state.reason("it is closed"))?;
         let started = Instant::now();
-        writer.write_all(bytes).and_then(|()| writer.flush()).map_err(|e| WireError::Lost(e.to_string()))?;
+        if let Err(error) = self.write_pieces(stream, bytes) {
+            // Half a frame may be out; whatever followed it would be nonsense to the peer.
+            *writer = None;
+            return Err(self.state.reason(&error.to_string()));
+        }
         self.traffic.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if let Some(rate) = self.bytes_per_second {
             let due = Duration::from_secs_f64(bytes.len() as f64 / rate.max(1) as f64);
             // Holding the lock while waiting is what slows the other lanes, too.
-            std::thread::sleep(due.saturating_sub(started.elapsed()));
+            while let Some(left) = due.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) {
+                if self.state.aborted.load(Ordering::Relaxed) {
+                    return Err(self.state.reason("it was cut on this side"));
+                }
+                std::thread::sleep(left.min(CANCEL_INTERVAL));
+            }
         }
         Ok(())
+    }
+
+    fn write_pieces(&self, stream: &mut dyn Write, bytes: &[u8]) -> std::io::Result<()> {
+        let result = bytes.chunks(WRITE_BYTES).try_for_each(|piece| {
+            if self.state.aborted.load(Ordering::Relaxed) {
+                return Err(std::io::Error::other("it was cut on this side"));
+            }
+            self.state.writing_since.store(self.state.now().max(1), Ordering::Relaxed);
+            stream.write_all(piece)
+        });
+        let result = result.and_then(|()| stream.flush());
+        self.state.writing_since.store(0, Ordering::Relaxed);
+        result
     }
 }
 
@@ -194,35 +226,72 @@ const HEADER_BYTES: usize = 6;
 enum Source {
     Stream(Receiver<Frame>),
     Memory(Receiver<Message>),
+    /// Nobody reads it any more: what comes for it is thrown away.
+    Closed,
 }
 
 /// The receiving half of one lane.
 pub struct Incoming {
     source: Source,
-    state: Arc<ReaderState>,
-    timeout: Duration,
+    state: Arc<State>,
     decompressor: Option<zstd::bulk::Decompressor<'static>>,
 }
 
-/// What the reader thread shares with those who wait for it.
-struct ReaderState {
+/// What the threads of one end share: the clock of progress, and why the connection is of no more use.
+struct State {
     epoch: Instant,
+    timeout: Duration,
     /// Milliseconds since `epoch` at the last complete frame.
     last_frame: AtomicU64,
+    /// Whether a frame waits for room in its lane: then silence is not the peer's fault.
+    delivering: AtomicBool,
+    /// Milliseconds since `epoch` at the last progress of the write that is under way; 0 while there is none.
+    writing_since: AtomicU64,
+    /// The run was interrupted: what waits for the peer gets little time.
+    hurried: AtomicBool,
+    /// Nothing is read or written any more.
+    aborted: AtomicBool,
+    /// Whether `failure` holds something, to be seen without the lock.
+    failed: AtomicBool,
+    /// The first thing that went wrong in a lane; it ends the other lanes.
+    failure: Mutex<Option<WireError>>,
+    /// How the stream ended.
     end: Mutex<Option<WireError>>,
+    abort: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Incoming {
-    /// Waits for the next message of this lane.
+    /// Waits for the next message of this lane. An error closes the lane, as [`Incoming::fail`] does.
     ///
     /// # Errors
-    /// [`WireError`] when the connection ended, broke, timed out, or the peer spoke nonsense.
+    /// [`WireError`] when the connection ended, broke, timed out, or the peer spoke nonsense; or when another lane
+    /// failed.
     pub fn receive(&mut self, monitor: &dyn Monitor) -> Result<Message, WireError> {
+        let result = self.next(monitor);
+        if let Err(error) = &result {
+            self.fail(error);
+        }
+        result
+    }
+
+    /// Says that nobody will receive from this lane any more, and why. What comes for it is thrown away, so that the
+    /// other lanes do not wait behind it; they end with the same error, unless it is the end of the stream, which each
+    /// of them sees after what came before it. Sending remains possible, for the peer is to be told.
+    pub fn fail(&mut self, error: &WireError) {
+        self.source = Source::Closed;
+        self.state.fail(error);
+    }
+
+    fn next(&mut self, monitor: &dyn Monitor) -> Result<Message, WireError> {
         loop {
             if monitor.cancelled() {
                 return Err(WireError::Cancelled);
             }
+            if self.state.failed.load(Ordering::Relaxed) {
+                return Err(self.state.reason("another lane failed"));
+            }
             let message = match &self.source {
+                Source::Closed => return Err(self.state.reason("this lane is closed")),
                 Source::Memory(channel) => channel.recv_timeout(CANCEL_INTERVAL),
                 Source::Stream(channel) => match channel.recv_timeout(CANCEL_INTERVAL) {
                     Ok((flags, payload)) => Ok(self.decode(flags, &payload)?),
@@ -232,24 +301,18 @@ impl Incoming {
             match message {
                 Ok(Message::Alive) => {}
                 Ok(message) => return Ok(message),
-                Err(RecvTimeoutError::Disconnected) => return Err(self.end()),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.state.reason("the peer ended")),
                 Err(RecvTimeoutError::Timeout) => self.check_deadline()?,
             }
         }
-    }
-
-    fn end(&self) -> WireError {
-        let recorded = self.state.end.lock().ok().and_then(|mut end| end.take());
-        recorded.unwrap_or_else(|| WireError::Lost("the peer ended".to_owned()))
     }
 
     fn check_deadline(&self) -> Result<(), WireError> {
         if matches!(self.source, Source::Memory(_)) {
             return Ok(());
         }
-        let last = Duration::from_millis(self.state.last_frame.load(Ordering::Relaxed));
-        if self.state.epoch.elapsed().saturating_sub(last) > self.timeout {
-            return Err(WireError::Timeout { seconds: self.timeout.as_secs() });
+        if !self.state.delivering.load(Ordering::Relaxed) && self.state.silent() {
+            return Err(self.state.timed_out());
         }
         Ok(())
     }
@@ -283,7 +346,9 @@ pub struct Connection {
     /// Bytes that crossed the stream; none within the process.
     pub traffic: Arc<Traffic>,
     finish: Option<Finish>,
-    alive: Option<SyncSender<()>>,
+    state: Arc<State>,
+    /// Dropping them ends the threads that say [`Message::Alive`] and watch the writes.
+    helpers: Vec<SyncSender<()>>,
 }
 
 impl Connection {
@@ -293,11 +358,10 @@ impl Connection {
         let channels = || -> (Vec<_>, Vec<_>) { (0..LANES).map(|_| sync_channel(LANE_DEPTH)).unzip() };
         let ((to_a, at_a), (to_b, at_b)) = (channels(), channels());
         let end = |senders, receivers: Vec<Receiver<Message>>| {
-            let state = ReaderState::new();
+            let state = State::new(Duration::MAX, Arc::new(|| ()));
             let lane = |channel| Incoming {
                 source: Source::Memory(channel),
                 state: Arc::clone(&state),
-                timeout: Duration::MAX,
                 decompressor: None,
             };
             Self {
@@ -311,7 +375,8 @@ impl Connection {
                 lanes: receivers.into_iter().map(lane).collect(),
                 traffic: Arc::default(),
                 finish: None,
-                alive: None,
+                state,
+                helpers: Vec::new(),
             }
         };
         (end(to_b, at_a), end(to_a, at_b))
@@ -327,7 +392,7 @@ impl Connection {
         bytes_per_second: Option<u64>,
         timeout: Duration,
     ) -> Result<Self, WireError> {
-        let ByteStream { reader, mut writer, finish } = stream;
+        let ByteStream { reader, mut writer, finish, abort } = stream;
         let greeting = greeting();
         let sent = writer.write_all(&greeting).and_then(|()| writer.flush());
         let greeted = sent.map_err(|e| WireError::Lost(e.to_string())).and_then(|()| await_greeting(reader));
@@ -339,18 +404,23 @@ impl Connection {
                 return Err(finish().map_or(error, WireError::Transport));
             }
             // Somebody is there, but no agent. It is not waited for; dropping the transport ends it.
-            Err(error) => return Err(error),
+            Err(error) => {
+                abort();
+                return Err(error);
+            }
         };
         let finish = Some(finish);
         let traffic = Arc::new(Traffic::default());
         traffic.sent.store(greeting.len() as u64, Ordering::Relaxed);
         traffic.received.store(heard, Ordering::Relaxed);
+        let state = State::new(timeout, abort);
         let writer = Arc::new(StreamWriter {
             writer: Mutex::new(Some(writer)),
+            state: Arc::clone(&state),
             traffic: Arc::clone(&traffic),
             bytes_per_second,
         });
-        let (lanes, state) = start_reader(reader, &traffic, timeout);
+        let lanes = start_reader(reader, &traffic, &state);
         let outgoing = Outgoing {
             way: Way::Stream(Arc::clone(&writer)),
             compression,
@@ -358,27 +428,126 @@ impl Connection {
             encoded: Vec::new(),
             skip: 0,
         };
-        let alive = start_alive(outgoing.clone());
-        drop(state);
-        Ok(Self { outgoing, lanes, traffic, finish, alive: Some(alive) })
+        let helpers = vec![start_alive(outgoing.clone()), start_watchdog(Arc::clone(&state))];
+        Ok(Self { outgoing, lanes, traffic, finish, state, helpers })
     }
 
     /// Ends the connection: closes the stream, and says what the transport thought of it.
     pub fn close(mut self) -> Option<TransportError> {
-        self.alive = None;
+        // The watchdog stays until the writer is closed: another thread may hold it, waiting for the peer.
         if let Way::Stream(writer) = &self.outgoing.way
             && let Ok(mut writer) = writer.writer.lock()
         {
             *writer = None;
         }
+        self.helpers.clear();
         self.lanes.clear();
-        self.finish.take().and_then(|finish| finish())
+        // A transport whose peer did not move is not waited for; dropping it ends it.
+        let finish = self.finish.take().filter(|_| !self.state.aborted.load(Ordering::Relaxed));
+        let said = finish.and_then(|finish| finish());
+        // Should the reader thread still wait, it waits for nothing.
+        self.state.abort();
+        said
     }
 }
 
-impl ReaderState {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { epoch: Instant::now(), last_frame: AtomicU64::new(0), end: Mutex::new(None) })
+impl State {
+    fn new(timeout: Duration, abort: Arc<dyn Fn() + Send + Sync>) -> Arc<Self> {
+        Arc::new(Self {
+            epoch: Instant::now(),
+            timeout,
+            last_frame: AtomicU64::new(0),
+            delivering: AtomicBool::new(false),
+            writing_since: AtomicU64::new(0),
+            hurried: AtomicBool::new(false),
+            aborted: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            end: Mutex::new(None),
+            abort,
+        })
+    }
+
+    /// Milliseconds since `epoch`.
+    fn now(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn since(&self, milliseconds: u64) -> Duration {
+        self.epoch.elapsed().saturating_sub(Duration::from_millis(milliseconds))
+    }
+
+    /// Whether nothing came from the peer for longer than it may take.
+    fn silent(&self) -> bool {
+        self.since(self.last_frame.load(Ordering::Relaxed)) > self.timeout
+    }
+
+    fn timed_out(&self) -> WireError {
+        WireError::Timeout { seconds: self.timeout.as_secs() }
+    }
+
+    /// Takes note of what ended a lane.
+    fn fail(&self, error: &WireError) {
+        match error {
+            // Every lane sees it by itself, after what came before it: the peer may have said why.
+            WireError::Lost(_) => {}
+            // Every lane asks the monitor by itself. The peer is to be told, so the stream stays for now.
+            WireError::Cancelled => self.hurried.store(true, Ordering::Relaxed),
+            error => {
+                self.record(error);
+                if matches!(error, WireError::Timeout { .. }) {
+                    self.abort();
+                }
+            }
+        }
+    }
+
+    fn record(&self, error: &WireError) {
+        if let Ok(mut failure) = self.failure.lock() {
+            failure.get_or_insert_with(|| copy(error));
+            self.failed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends reads and writes that wait for the peer.
+    fn abort(&self) {
+        self.aborted.store(true, Ordering::Relaxed);
+        (self.abort)();
+    }
+
+    /// Why the connection is of no more use; in `words` if nobody took note of it.
+    fn reason(&self, words: &str) -> WireError {
+        let recorded = |place: &Mutex<Option<WireError>>| place.lock().ok()?.as_ref().map(copy);
+        let recorded = recorded(&self.failure).or_else(|| recorded(&self.end));
+        recorded.unwrap_or_else(|| WireError::Lost(words.to_owned()))
+    }
+
+    /// Ends the connection when a write waits for a peer that gives no sign of life. One that does is only slow (its
+    /// disk may take minutes to flush), and its own deadlines are at work; but once the run was interrupted, it gets
+    /// little time, too.
+    fn watch(&self) {
+        let writing_since = self.writing_since.load(Ordering::Relaxed);
+        if writing_since == 0 {
+            return;
+        }
+        let waiting = self.since(writing_since);
+        if waiting > self.timeout && self.silent() {
+            self.fail(&self.timed_out());
+        } else if waiting > HURRIED && self.hurried.load(Ordering::Relaxed) {
+            self.record(&WireError::Cancelled);
+            self.abort();
+        }
+    }
+}
+
+/// Errors of a lane concern the others, too.
+fn copy(error: &WireError) -> WireError {
+    match error {
+        WireError::Timeout { seconds } => WireError::Timeout { seconds: *seconds },
+        WireError::Protocol(what) => WireError::Protocol(what.clone()),
+        WireError::Cancelled => WireError::Cancelled,
+        WireError::Lost(why) => WireError::Lost(why.clone()),
+        other => WireError::Lost(other.to_string()),
     }
 }
 
@@ -439,11 +608,10 @@ fn read_greeting(reader: &mut dyn Read) -> Result<u64, WireError> {
 fn start_reader(
     mut reader: Box<dyn Read + Send>,
     traffic: &Arc<Traffic>,
-    timeout: Duration,
-) -> (Vec<Incoming>, Arc<ReaderState>) {
-    let state = ReaderState::new();
+    state: &Arc<State>,
+) -> Vec<Incoming> {
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..LANES).map(|_| sync_channel(LANE_DEPTH)).unzip();
-    let (shared, traffic) = (Arc::clone(&state), Arc::clone(traffic));
+    let (shared, traffic) = (Arc::clone(state), Arc::clone(traffic));
     // The thread ends with the stream; nobody has to wait for it.
     std::thread::spawn(move || {
         let error = read_frames(&mut reader, &senders, &traffic, &shared);
@@ -451,13 +619,9 @@ fn start_reader(
             *end = error;
         }
     });
-    let lane = |channel| Incoming {
-        source: Source::Stream(channel),
-        state: Arc::clone(&state),
-        timeout,
-        decompressor: None,
-    };
-    (receivers.into_iter().map(lane).collect(), state)
+    let lane =
+        |channel| Incoming { source: Source::Stream(channel), state: Arc::clone(state), decompressor: None };
+    receivers.into_iter().map(lane).collect()
 }
 
 /// Reads frames until the stream ends; gives the reason if that was no orderly end.
@@ -465,7 +629,7 @@ fn read_frames(
     reader: &mut dyn Read,
     lanes: &[SyncSender<Frame>],
     traffic: &Traffic,
-    state: &ReaderState,
+    state: &State,
 ) -> Option<WireError> {
     loop {
         let mut header = [0; HEADER_BYTES];
@@ -490,10 +654,13 @@ fn read_frames(
             Err(error) => return Some(WireError::Lost(error.to_string())),
         }
         traffic.received.fetch_add((HEADER_BYTES + length) as u64, Ordering::Relaxed);
-        let now = u64::try_from(state.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
-        state.last_frame.store(now, Ordering::Relaxed);
+        state.last_frame.store(state.now(), Ordering::Relaxed);
+        state.delivering.store(true, Ordering::Relaxed);
         // A lane that nobody reads any more belongs to a part of the run that is over.
-        let _ = lane.send((header[5], payload));
+        if lane.send((header[5], payload)).is_ok() {
+            state.last_frame.store(state.now(), Ordering::Relaxed);
+        }
+        state.delivering.store(false, Ordering::Relaxed);
     }
 }
 
@@ -508,4 +675,129 @@ fn start_alive(mut outgoing: Outgoing) -> SyncSender<()> {
         }
     });
     stop
+}
+
+/// Watches the writes until the returned sender is dropped.
+fn start_watchdog(state: Arc<State>) -> SyncSender<()> {
+    let (stop, stopped) = sync_channel(0);
+    std::thread::spawn(move || {
+        while stopped.recv_timeout(WATCH_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            state.watch();
+        }
+    });
+    stop
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::Silent;
+    use crate::wire::pair;
+
+    const SOON: Duration = Duration::from_secs(4);
+
+    fn data() -> Message {
+        Message::Data(vec![7; 256 << 10])
+    }
+
+    /// An end whose peer greets and then neither reads nor says anything.
+    fn with_stopped_peer(timeout: Duration) -> (Connection, ByteStream) {
+        let (here, mut there) = pair().unwrap();
+        there.writer.write_all(&greeting()).unwrap();
+        (Connection::over(here, Compression::Off, None, timeout).unwrap(), there)
+    }
+
+    fn send_until_error(mut outgoing: Outgoing, lane: u8) -> WireError {
+        loop {
+            if let Err(error) = outgoing.send(lane, data()) {
+                return error;
+            }
+        }
+    }
+
+    #[test]
+    fn a_stopped_peer_ends_writes_and_reads_by_the_deadline() {
+        let started = Instant::now();
+        let (mut connection, _there) = with_stopped_peer(Duration::from_secs(1));
+        std::thread::scope(|scope| {
+            let sending = [1, 2].map(|lane| {
+                let outgoing = connection.outgoing.clone();
+                scope.spawn(move || send_until_error(outgoing, lane))
+            });
+            let received = connection.lanes[0].receive(&Silent);
+            assert!(matches!(received, Err(WireError::Timeout { seconds: 1 })), "{received:?}");
+            for sending in sending {
+                let error = sending.join().unwrap();
+                assert!(matches!(error, WireError::Timeout { seconds: 1 }), "{error:?}");
+            }
+        });
+        assert!(connection.close().is_none());
+        assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_write_alone_ends_by_the_deadline() {
+        let started = Instant::now();
+        let (connection, _there) = with_stopped_peer(Duration::from_secs(1));
+        let error = send_until_error(connection.outgoing.clone(), 1);
+        assert!(matches!(error, WireError::Timeout { seconds: 1 }), "{error:?}");
+        assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn an_interrupted_run_does_not_wait_for_a_stopped_peer() {
+        struct Interrupted;
+        impl Monitor for Interrupted {
+            fn cancelled(&self) -> bool {
+                true
+            }
+        }
+        let started = Instant::now();
+        let (mut connection, _there) = with_stopped_peer(Duration::from_secs(600));
+        let outgoing = connection.outgoing.clone();
+        let sending = std::thread::spawn(move || send_until_error(outgoing, 1));
+        assert!(matches!(connection.lanes[0].receive(&Interrupted), Err(WireError::Cancelled)));
+        assert!(matches!(sending.join().unwrap(), WireError::Cancelled));
+        assert!(started.elapsed() < HURRIED + SOON, "{:?}", started.elapsed());
+    }
+
+    /// Two ends with more frames for lane 1 on the way than it holds, and one for lane 2 behind them.
+    fn with_a_full_lane() -> (Connection, std::thread::JoinHandle<Connection>) {
+        let (here, there) = pair().unwrap();
+        let timeout = Duration::from_secs(600);
+        let greeting = std::thread::spawn(move || Connection::over(there, Compression::Off, None, timeout));
+        let here = Connection::over(here, Compression::Off, None, timeout).unwrap();
+        let mut there = greeting.join().unwrap().unwrap();
+        let sending = std::thread::spawn(move || {
+            for _ in 0..4 * LANE_DEPTH {
+                there.outgoing.send(1, data()).unwrap();
+            }
+            there.outgoing.send(2, Message::LaneEnd).unwrap();
+            there
+        });
+        (here, sending)
+    }
+
+    #[test]
+    fn a_closed_lane_does_not_hold_the_others_up() {
+        let (mut here, sending) = with_a_full_lane();
+        here.lanes[1].fail(&WireError::Lost("this one only".to_owned()));
+        assert!(matches!(here.lanes[2].receive(&Silent), Ok(Message::LaneEnd)));
+        assert!(matches!(here.lanes[1].receive(&Silent), Err(WireError::Lost(_))));
+        sending.join().unwrap();
+    }
+
+    #[test]
+    fn what_ends_one_lane_ends_the_others_and_the_peer_can_be_told() {
+        let started = Instant::now();
+        let (mut here, sending) = with_a_full_lane();
+        let mut control = here.lanes.remove(0);
+        let waiting = std::thread::spawn(move || control.receive(&Silent));
+        here.lanes[0].fail(&WireError::Protocol("nonsense".to_owned()));
+        assert!(matches!(waiting.join().unwrap(), Err(WireError::Protocol(_))));
+        here.outgoing.send(CONTROL, Message::LaneEnd).unwrap();
+        let mut there = sending.join().unwrap();
+        assert!(matches!(there.lanes[0].receive(&Silent), Ok(Message::LaneEnd)));
+        assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    }
 }
