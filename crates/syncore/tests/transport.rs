@@ -57,7 +57,7 @@ impl Pattern {
 
 /// Writes and reads `total` bytes at once, in pieces of `piece`, and checks what comes back.
 fn flood(name: &str, stream: ByteStream, total: usize, piece: usize) {
-    let ByteStream { mut reader, mut writer, finish } = stream;
+    let ByteStream { mut reader, mut writer, finish, .. } = stream;
     let sending = std::thread::spawn(move || {
         let mut pattern = Pattern(1);
         let mut bytes = vec![0; piece];
@@ -136,7 +136,7 @@ fn a_peer_that_writes_all_before_it_reads_stops_nobody_for_ever() {
     let body = "head -c 83886080 /dev/zero; head -c 83886080 | wc -c";
     let peer = sshd.script("peer", body);
     for (name, remote) in to_hosts(&sshd, &peer) {
-        let ByteStream { mut reader, mut writer, finish } = connect(&remote).unwrap();
+        let ByteStream { mut reader, mut writer, finish, .. } = connect(&remote).unwrap();
         let sending = std::thread::spawn(move || {
             for _ in 0..80 {
                 writer.write_all(&vec![7; MIB]).unwrap();

@@ -42,7 +42,7 @@ fn a_waiting_pump_sleeps_and_a_dropped_one_is_gone() {
         ("the peer says no more", half_ended),
     ] {
         let stream = connect(&sshd.remote(TransportKind::Ssh2, &peer)).unwrap();
-        let ByteStream { reader, mut writer, finish } = stream;
+        let ByteStream { reader, mut writer, finish, .. } = stream;
         let writing = std::thread::spawn(move || {
             let quiet = ["idle", "nobody reads what the peer says"].contains(&name);
             let all = (0..if quiet { 0 } else { usize::MAX }).try_for_each(|_| writer.write_all(&[1; 4096]));

@@ -162,9 +162,13 @@ fn list_xattrs(directory: BorrowedFd<'_>, name: &CStr, scratch: &mut Scratch) ->
         if !NO_LISTXATTRAT.load(Ordering::Relaxed) {
             listed = listxattrat(directory, name, list);
         }
-        if listed == Err(Errno::NOSYS) {
-            NO_LISTXATTRAT.store(true, Ordering::Relaxed);
+        // EPERM is what older container runtimes answer to calls they do not know. It may be the file's own, so it is
+        // believed to be the call's only when the other way knows better.
+        if let Err(refused @ (Errno::NOSYS | Errno::PERM)) = listed {
             listed = llistxattr(proc_path_of(directory, name.to_bytes(), &mut scratch.path), list);
+            if refused == Errno::NOSYS || matches!(listed, Ok(_) | Err(Errno::RANGE | Errno::OPNOTSUPP)) {
+                NO_LISTXATTRAT.store(true, Ordering::Relaxed);
+            }
         }
         match listed {
             Err(Errno::RANGE) if offered < XATTR_LIMIT_BYTES => offered = XATTR_LIMIT_BYTES,

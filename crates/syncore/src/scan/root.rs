@@ -66,6 +66,12 @@ impl Root {
         Ok(Self { fd, path: path.to_owned() })
     }
 
+    /// As [`Root::open`], without the right to list the directory: enough to know where it is.
+    pub(crate) fn hold(path: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { fd: openat(rustix::fs::CWD, path, flags, Mode::empty())?, path: path.to_owned() })
+    }
+
     /// The path as the operator wrote it, for messages.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -26,6 +26,7 @@ use crate::monitor::{Monitor, Phase};
 use crate::plan::{Plan, PlanId, Totals};
 use crate::problem::Problem;
 use crate::rules::Rule;
+use crate::scan::Root;
 use crate::wire::{
     CONTROL, Compression, Connection, Facts, Failure, Message, Open, Part, Remote, TransportError, WireError,
     connect,
@@ -371,7 +372,9 @@ pub fn serve(
     limits: &AgentLimits,
     monitor: &dyn Monitor,
 ) -> Result<(), SessionError> {
-    let stream = crate::wire::ByteStream { reader, writer, finish: Box::new(|| None) };
+    // Our standard streams cannot be ended from this side; the transport that holds their other ends ends them.
+    let stream =
+        crate::wire::ByteStream { reader, writer, finish: Box::new(|| None), abort: Arc::new(|| ()) };
     let timeout = Options::default().timeout;
     let mut connection = Connection::over(stream, Compression::Auto, None, timeout)?;
     let result = serve_on(&mut connection, limits, monitor);
@@ -392,10 +395,14 @@ fn serve_on(
         other => return Err(unexpected(other)),
     };
     let path = PathBuf::from(std::ffi::OsString::from_vec(open.root));
-    let path = confine(&path, limits)?;
+    let limit =
+        limits.root.as_deref().map(|root| Root::hold(root).map_err(|error| no_root(root, &error.into())));
+    let limit = limit.transpose()?;
+    let path = confine(&path, limit.as_ref())?;
     match open.part {
         Part::Sender => {
             let sender = sender::Sender::open(&path)?;
+            check_confined(&sender.facts().root, limit.as_ref())?;
             connection.outgoing.send(CONTROL, Message::Opened(sender.facts().clone()))?;
             let Some(start) = receive_start(connection, monitor)? else { return Ok(Report::default()) };
             sender.run(connection, start, None, monitor)
@@ -405,6 +412,7 @@ fn serve_on(
         }
         Part::Receiver => {
             let receiver = receiver::Receiving::open(&path, open.dry_run)?;
+            check_confined(&receiver.facts().root, limit.as_ref())?;
             connection.outgoing.send(CONTROL, Message::Opened(receiver.facts().clone()))?;
             let Some(start) = receive_start(connection, monitor)? else { return Ok(Report::default()) };
             receiver.run(connection, &start, None, monitor)
@@ -424,30 +432,39 @@ fn receive_start(
     }
 }
 
-/// Turns a path outside the agent's root away. Both are resolved first; the root that is opened is then the resolved
-/// path, so that a link changed in between leads nowhere else.
-fn confine(path: &Path, limits: &AgentLimits) -> Result<PathBuf, SessionError> {
-    let Some(root) = &limits.root else { return Ok(path.to_owned()) };
-    let resolve = |path: &Path| {
-        path.canonicalize().map_err(|error| SessionError::Root {
-            role: "root",
-            path: crate::tree::escape(path.as_os_str().as_bytes()),
-            reason: error.to_string(),
-        })
-    };
-    let root = resolve(root)?;
+fn no_root(path: &Path, error: &std::io::Error) -> SessionError {
+    SessionError::Root {
+        role: "root",
+        path: crate::tree::escape(path.as_os_str().as_bytes()),
+        reason: error.to_string(),
+    }
+}
+
+/// Turns a path outside the agent's root away, before it is opened. Who may write below that root can make the resolved
+/// path another one until then; [`check_confined`] looks at what was opened.
+fn confine(path: &Path, limit: Option<&Root>) -> Result<PathBuf, SessionError> {
+    let Some(limit) = limit else { return Ok(path.to_owned()) };
+    let resolve = |path: &Path| path.canonicalize().map_err(|error| no_root(path, &error));
     // A destination that is not there yet is where its parent is.
     let path = match (path.symlink_metadata(), path.parent(), path.file_name()) {
         (Err(_), Some(parent), Some(name)) => resolve(parent)?.join(name),
         _ => resolve(path)?,
     };
-    if path.starts_with(&root) {
-        return Ok(path);
+    check_confined(path.as_os_str().as_bytes(), Some(limit))?;
+    Ok(path)
+}
+
+/// Refuses a root that is not the agent's or below it. `opened` is where the kernel says that the held descriptor is, so
+/// no link that was changed while it was opened can hide where it led.
+fn check_confined(opened: &[u8], limit: Option<&Root>) -> Result<(), SessionError> {
+    let Some(limit) = limit else { return Ok(()) };
+    // Without /proc neither is known, and nothing is served.
+    let allowed = limit.canonical_path().unwrap_or_default();
+    let path = |bytes| Path::new(std::ffi::OsStr::from_bytes(bytes));
+    if !allowed.is_empty() && path(opened).starts_with(path(&allowed)) {
+        return Ok(());
     }
-    Err(SessionError::Refused(format!(
-        "this agent serves only {}",
-        crate::tree::escape(root.as_os_str().as_bytes())
-    )))
+    Err(SessionError::Refused(format!("this agent serves only {}", crate::tree::escape(&allowed))))
 }
 
 /// Tells the peer why this end gives up, as far as it can still be told.
@@ -484,4 +501,64 @@ pub(crate) fn unexpected(message: Message) -> SessionError {
 pub(crate) fn name_of(message: &Message) -> String {
     let debug = format!("{message:.0?}");
     debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::Silent;
+
+    /// What an agent bound to `limit` answers to an initiator that asks for `path`.
+    fn answer(limit: &Path, path: &Path, part: Part) -> Message {
+        let (here, there) = crate::wire::pair().unwrap();
+        let limits = AgentLimits { root: Some(limit.to_owned()), read_only: false };
+        let agent = std::thread::spawn(move || serve(there.reader, there.writer, &limits, &Silent));
+        let mut connection = Connection::over(here, Compression::Off, None, Duration::from_secs(10)).unwrap();
+        let root = path.as_os_str().as_bytes().to_vec();
+        connection.outgoing.send(CONTROL, Message::Open(Open { part, root, dry_run: true })).unwrap();
+        let answer = connection.lanes[0].receive(&Silent).unwrap();
+        connection.close();
+        let _ = agent.join();
+        answer
+    }
+
+    #[test]
+    fn an_agent_with_a_root_serves_nothing_outside() {
+        let temp = tempfile::tempdir().unwrap();
+        let (jail, outside) = (temp.path().join("jail"), temp.path().join("jail-not"));
+        std::fs::create_dir_all(jail.join("inside")).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, jail.join("out")).unwrap();
+        std::os::unix::fs::symlink("inside", jail.join("in")).unwrap();
+        for part in [Part::Sender, Part::Receiver] {
+            for refused in [&outside, &jail.join("out"), &jail.join("../jail-not"), temp.path()] {
+                let answer = answer(&jail, refused, part);
+                assert!(matches!(answer, Message::Failed(Failure::Refused, _)), "{refused:?}: {answer:?}");
+            }
+            for served in [&jail, &jail.join("inside"), &jail.join("in")] {
+                let answer = answer(&jail, served, part);
+                assert!(matches!(answer, Message::Opened(_)), "{served:?}: {answer:?}");
+            }
+        }
+        let answer_to_missing = answer(&jail, &jail.join("new"), Part::Receiver);
+        assert!(matches!(answer_to_missing, Message::Opened(_)), "{answer_to_missing:?}");
+        let answer_to_missing = answer(&jail, &jail.join("out/new"), Part::Receiver);
+        assert!(matches!(answer_to_missing, Message::Failed(Failure::Refused, _)), "{answer_to_missing:?}");
+    }
+
+    #[test]
+    fn what_was_opened_is_judged_not_what_was_asked_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let (jail, outside) = (temp.path().join("jail"), temp.path().join("outside"));
+        std::fs::create_dir_all(jail.join("swapped")).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        let limit = Root::open(&jail).unwrap();
+        let resolved = confine(&jail.join("swapped"), Some(&limit)).unwrap();
+        // Between the look and the opening.
+        std::fs::remove_dir(jail.join("swapped")).unwrap();
+        std::os::unix::fs::symlink(&outside, jail.join("swapped")).unwrap();
+        let sender = sender::Sender::open(&resolved).unwrap();
+        let judged = check_confined(&sender.facts().root, Some(&limit));
+        assert!(matches!(judged, Err(SessionError::Refused(_))), "{judged:?}");
+    }
 }

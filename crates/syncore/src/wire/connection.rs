@@ -3,16 +3,18 @@
 //! Why: large files, small files and questions share one stream without waiting for each other. Every frame names
 //! its lane; a reader thread hands frames to bounded queues, one a lane, and who receives decompresses and decodes,
 //! so that this work spreads over threads. What can go wrong: a peer that sends too much (frames are bounded, and
-//! so is what they decompress to), too little (the progress deadline), or garbage (the preamble tells a login
-//! script's output from an agent).
+//! so is what they decompress to), too little (the progress deadline; a watchdog holds writes to it), or garbage (the
+//! preamble tells a login script's output from an agent). What ends one lane ends all of them.
 
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::greeting::{await_greeting, greeting};
 use super::message::Message;
+use super::state::State;
 use super::{ByteStream, Compression, TransportError, WireError};
 use crate::monitor::Monitor;
 
@@ -31,20 +33,17 @@ pub const CONTENT_LANES: u8 = 2;
 /// All lanes.
 const LANES: usize = CONTENT_LANES as usize + 1;
 
-/// What each end says first, so that neither mistakes anything else for its peer.
-const PREAMBLE: &[u8; 16] = b"\x7fclonetool-wire\n";
-
-/// The version of the conversation; both ends must speak the same.
-pub const PROTOCOL_VERSION: u16 = 1;
-
-/// How long the peer may take to greet, after the transport is up.
-const GREETING_DEADLINE: Duration = Duration::from_secs(30);
-
 /// How often an end that has nothing to say shows that it is there.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// How often a waiting end looks whether it should stop.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often the watchdog looks at what is being written.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Bytes handed to the stream at once: a pipe takes all of them or none, so this is what progress is measured in.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// A frame as it came: flags and payload.
 type Frame = (u8, Vec<u8>);
@@ -75,6 +74,7 @@ impl Traffic {
 
 struct StreamWriter {
     writer: Mutex<Option<Box<dyn Write + Send>>>,
+    state: Arc<State>,
     traffic: Arc<Traffic>,
     bytes_per_second: Option<u64>,
 }
@@ -82,16 +82,38 @@ struct StreamWriter {
 impl StreamWriter {
     fn write(&self, bytes: &[u8]) -> Result<(), WireError> {
         let mut writer = self.writer.lock().map_err(|_| WireError::Lost("a thread failed".to_owned()))?;
-        let writer = writer.as_mut().ok_or_else(|| WireError::Lost("it is closed".to_owned()))?;
+        let stream = writer.as_mut().ok_or_else(|| self.state.reason("it is closed"))?;
         let started = Instant::now();
-        writer.write_all(bytes).and_then(|()| writer.flush()).map_err(|e| WireError::Lost(e.to_string()))?;
+        if let Err(error) = self.write_pieces(stream, bytes) {
+            // Half a frame may be out; whatever followed it would be nonsense to the peer.
+            *writer = None;
+            return Err(self.state.reason(&error.to_string()));
+        }
         self.traffic.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if let Some(rate) = self.bytes_per_second {
             let due = Duration::from_secs_f64(bytes.len() as f64 / rate.max(1) as f64);
             // Holding the lock while waiting is what slows the other lanes, too.
-            std::thread::sleep(due.saturating_sub(started.elapsed()));
+            while let Some(left) = due.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) {
+                if self.state.aborted.load(Ordering::Relaxed) {
+                    return Err(self.state.reason("it was cut on this side"));
+                }
+                std::thread::sleep(left.min(CANCEL_INTERVAL));
+            }
         }
         Ok(())
+    }
+
+    fn write_pieces(&self, stream: &mut dyn Write, bytes: &[u8]) -> std::io::Result<()> {
+        let result = bytes.chunks(WRITE_BYTES).try_for_each(|piece| {
+            if self.state.aborted.load(Ordering::Relaxed) {
+                return Err(std::io::Error::other("it was cut on this side"));
+            }
+            self.state.writing_since.store(self.state.now().max(1), Ordering::Relaxed);
+            stream.write_all(piece)
+        });
+        let result = result.and_then(|()| stream.flush());
+        self.state.writing_since.store(0, Ordering::Relaxed);
+        result
     }
 }
 
@@ -194,37 +216,49 @@ const HEADER_BYTES: usize = 6;
 enum Source {
     Stream(Receiver<Frame>),
     Memory(Receiver<Message>),
+    /// Nobody reads it any more: what comes for it is thrown away.
+    Closed,
 }
 
 /// The receiving half of one lane.
 pub struct Incoming {
     source: Source,
-    state: Arc<ReaderState>,
-    timeout: Duration,
+    state: Arc<State>,
     decompressor: Option<zstd::bulk::Decompressor<'static>>,
 }
 
-/// What the reader thread shares with those who wait for it.
-struct ReaderState {
-    epoch: Instant,
-    /// Milliseconds since `epoch` at the last complete frame.
-    last_frame: AtomicU64,
-    /// Whether the reader waits for a lane of this end: then it is not the peer that makes no progress.
-    delivering: AtomicBool,
-    end: Mutex<Option<WireError>>,
-}
-
 impl Incoming {
-    /// Waits for the next message of this lane.
+    /// Waits for the next message of this lane. An error closes the lane, as [`Incoming::fail`] does.
     ///
     /// # Errors
-    /// [`WireError`] when the connection ended, broke, timed out, or the peer spoke nonsense.
+    /// [`WireError`] when the connection ended, broke, timed out, or the peer spoke nonsense; or when another lane
+    /// failed.
     pub fn receive(&mut self, monitor: &dyn Monitor) -> Result<Message, WireError> {
+        let result = self.next(monitor);
+        if let Err(error) = &result {
+            self.fail(error);
+        }
+        result
+    }
+
+    /// Says that nobody will receive from this lane any more, and why. What comes for it is thrown away, so that the
+    /// other lanes do not wait behind it; they end with the same error, unless it is the end of the stream, which each
+    /// of them sees after what came before it. Sending remains possible, for the peer is to be told.
+    pub fn fail(&mut self, error: &WireError) {
+        self.source = Source::Closed;
+        self.state.fail(error);
+    }
+
+    fn next(&mut self, monitor: &dyn Monitor) -> Result<Message, WireError> {
         loop {
             if monitor.cancelled() {
                 return Err(WireError::Cancelled);
             }
+            if self.state.failed.load(Ordering::Relaxed) {
+                return Err(self.state.reason("another lane failed"));
+            }
             let message = match &self.source {
+                Source::Closed => return Err(self.state.reason("this lane is closed")),
                 Source::Memory(channel) => channel.recv_timeout(CANCEL_INTERVAL),
                 Source::Stream(channel) => match channel.recv_timeout(CANCEL_INTERVAL) {
                     Ok((flags, payload)) => Ok(self.decode(flags, &payload)?),
@@ -234,27 +268,18 @@ impl Incoming {
             match message {
                 Ok(Message::Alive) => {}
                 Ok(message) => return Ok(message),
-                Err(RecvTimeoutError::Disconnected) => return Err(self.end()),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.state.reason("the peer ended")),
                 Err(RecvTimeoutError::Timeout) => self.check_deadline()?,
             }
         }
-    }
-
-    fn end(&self) -> WireError {
-        let recorded = self.state.end.lock().ok().and_then(|mut end| end.take());
-        recorded.unwrap_or_else(|| WireError::Lost("the peer ended".to_owned()))
     }
 
     fn check_deadline(&self) -> Result<(), WireError> {
         if matches!(self.source, Source::Memory(_)) {
             return Ok(());
         }
-        let last = Duration::from_millis(self.state.last_frame.load(Ordering::Relaxed));
-        if self.state.delivering.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        if self.state.epoch.elapsed().saturating_sub(last) > self.timeout {
-            return Err(WireError::Timeout { seconds: self.timeout.as_secs() });
+        if !self.state.delivering.load(Ordering::Relaxed) && self.state.silent() {
+            return Err(self.state.timed_out());
         }
         Ok(())
     }
@@ -288,7 +313,9 @@ pub struct Connection {
     /// Bytes that crossed the stream; none within the process.
     pub traffic: Arc<Traffic>,
     finish: Option<Finish>,
-    alive: Option<SyncSender<()>>,
+    state: Arc<State>,
+    /// Dropping them ends the threads that say [`Message::Alive`] and watch the writes.
+    helpers: Vec<SyncSender<()>>,
 }
 
 impl Connection {
@@ -298,11 +325,10 @@ impl Connection {
         let channels = || -> (Vec<_>, Vec<_>) { (0..LANES).map(|_| sync_channel(LANE_DEPTH)).unzip() };
         let ((to_a, at_a), (to_b, at_b)) = (channels(), channels());
         let end = |senders, receivers: Vec<Receiver<Message>>| {
-            let state = ReaderState::new();
+            let state = State::new(Duration::MAX, Arc::new(|| ()));
             let lane = |channel| Incoming {
                 source: Source::Memory(channel),
                 state: Arc::clone(&state),
-                timeout: Duration::MAX,
                 decompressor: None,
             };
             Self {
@@ -316,7 +342,8 @@ impl Connection {
                 lanes: receivers.into_iter().map(lane).collect(),
                 traffic: Arc::default(),
                 finish: None,
-                alive: None,
+                state,
+                helpers: Vec::new(),
             }
         };
         (end(to_b, at_a), end(to_a, at_b))
@@ -332,7 +359,7 @@ impl Connection {
         bytes_per_second: Option<u64>,
         timeout: Duration,
     ) -> Result<Self, WireError> {
-        let ByteStream { reader, mut writer, finish } = stream;
+        let ByteStream { reader, mut writer, finish, abort } = stream;
         let greeting = greeting();
         let sent = writer.write_all(&greeting).and_then(|()| writer.flush());
         let greeted = sent.map_err(|e| WireError::Lost(e.to_string())).and_then(|()| await_greeting(reader));
@@ -344,18 +371,23 @@ impl Connection {
                 return Err(finish().map_or(error, WireError::Transport));
             }
             // Somebody is there, but no agent. It is not waited for; dropping the transport ends it.
-            Err(error) => return Err(error),
+            Err(error) => {
+                abort();
+                return Err(error);
+            }
         };
         let finish = Some(finish);
         let traffic = Arc::new(Traffic::default());
         traffic.sent.store(greeting.len() as u64, Ordering::Relaxed);
         traffic.received.store(heard, Ordering::Relaxed);
+        let state = State::new(timeout, abort);
         let writer = Arc::new(StreamWriter {
             writer: Mutex::new(Some(writer)),
+            state: Arc::clone(&state),
             traffic: Arc::clone(&traffic),
             bytes_per_second,
         });
-        let (lanes, state) = start_reader(reader, &traffic, timeout);
+        let lanes = start_reader(reader, &traffic, &state);
         let outgoing = Outgoing {
             way: Way::Stream(Arc::clone(&writer)),
             compression,
@@ -363,102 +395,36 @@ impl Connection {
             encoded: Vec::new(),
             skip: 0,
         };
-        let alive = start_alive(outgoing.clone());
-        drop(state);
-        Ok(Self { outgoing, lanes, traffic, finish, alive: Some(alive) })
+        let helpers = vec![start_alive(outgoing.clone()), start_watchdog(Arc::clone(&state))];
+        Ok(Self { outgoing, lanes, traffic, finish, state, helpers })
     }
 
     /// Ends the connection: closes the stream, and says what the transport thought of it.
     pub fn close(mut self) -> Option<TransportError> {
-        self.alive = None;
+        // The watchdog stays until the writer is closed: another thread may hold it, waiting for the peer.
         if let Way::Stream(writer) = &self.outgoing.way
             && let Ok(mut writer) = writer.writer.lock()
         {
             *writer = None;
         }
+        self.helpers.clear();
         self.lanes.clear();
-        self.finish.take().and_then(|finish| finish())
+        // A transport whose peer did not move is not waited for; dropping it ends it.
+        let finish = self.finish.take().filter(|_| !self.state.aborted.load(Ordering::Relaxed));
+        let said = finish.and_then(|finish| finish());
+        // Should the reader thread still wait, it waits for nothing.
+        self.state.abort();
+        said
     }
-}
-
-impl ReaderState {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            epoch: Instant::now(),
-            last_frame: AtomicU64::new(0),
-            delivering: AtomicBool::new(false),
-            end: Mutex::new(None),
-        })
-    }
-
-    fn heard(&self) {
-        let now = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_frame.store(now, Ordering::Relaxed);
-    }
-}
-
-fn greeting() -> Vec<u8> {
-    let version = env!("CARGO_PKG_VERSION").as_bytes();
-    let mut bytes = PREAMBLE.to_vec();
-    bytes.extend_from_slice(&PROTOCOL_VERSION.to_le_bytes());
-    bytes.push(u8::try_from(version.len()).unwrap_or(0));
-    bytes.extend_from_slice(version);
-    bytes
-}
-
-/// Waits for the peer's greeting, but not for ever.
-fn await_greeting(mut reader: Box<dyn Read + Send>) -> Result<(Box<dyn Read + Send>, u64), WireError> {
-    let (done, greeted) = sync_channel(1);
-    // Should the deadline pass, the thread ends with the transport that is then dropped.
-    std::thread::spawn(move || {
-        let heard = read_greeting(&mut reader);
-        let _ = done.send(heard.map(|heard| (reader, heard)));
-    });
-    greeted
-        .recv_timeout(GREETING_DEADLINE)
-        .unwrap_or(Err(WireError::Timeout { seconds: GREETING_DEADLINE.as_secs() }))
-}
-
-fn read_greeting(reader: &mut dyn Read) -> Result<u64, WireError> {
-    let mut preamble = [0; PREAMBLE.len()];
-    let mut heard = 0;
-    while heard < preamble.len() {
-        match reader.read(&mut preamble[heard..]) {
-            Ok(0) if heard == 0 => {
-                return Err(WireError::Lost("it ended before the agent answered".to_owned()));
-            }
-            Ok(0) => break,
-            Ok(read) => heard += read,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(WireError::Lost(e.to_string())),
-        }
-    }
-    if &preamble != PREAMBLE {
-        return Err(WireError::NoAgent { heard: crate::tree::escape(&preamble[..heard]) });
-    }
-    let mut rest = [0; 3];
-    let lost = |e: std::io::Error| WireError::Lost(e.to_string());
-    reader.read_exact(&mut rest).map_err(lost)?;
-    let mut version = vec![0; usize::from(rest[2])];
-    reader.read_exact(&mut version).map_err(lost)?;
-    let protocol = u16::from_le_bytes([rest[0], rest[1]]);
-    if protocol != PROTOCOL_VERSION {
-        return Err(WireError::Version {
-            ours: format!("{} (protocol {PROTOCOL_VERSION})", env!("CARGO_PKG_VERSION")),
-            theirs: format!("{} (protocol {protocol})", crate::tree::escape(&version)),
-        });
-    }
-    Ok((PREAMBLE.len() + 3 + version.len()) as u64)
 }
 
 fn start_reader(
     mut reader: Box<dyn Read + Send>,
     traffic: &Arc<Traffic>,
-    timeout: Duration,
-) -> (Vec<Incoming>, Arc<ReaderState>) {
-    let state = ReaderState::new();
+    state: &Arc<State>,
+) -> Vec<Incoming> {
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..LANES).map(|_| sync_channel(LANE_DEPTH)).unzip();
-    let (shared, traffic) = (Arc::clone(&state), Arc::clone(traffic));
+    let (shared, traffic) = (Arc::clone(state), Arc::clone(traffic));
     // The thread ends with the stream; nobody has to wait for it.
     std::thread::spawn(move || {
         let error = read_frames(&mut reader, &senders, &traffic, &shared);
@@ -466,13 +432,9 @@ fn start_reader(
             *end = error;
         }
     });
-    let lane = |channel| Incoming {
-        source: Source::Stream(channel),
-        state: Arc::clone(&state),
-        timeout,
-        decompressor: None,
-    };
-    (receivers.into_iter().map(lane).collect(), state)
+    let lane =
+        |channel| Incoming { source: Source::Stream(channel), state: Arc::clone(state), decompressor: None };
+    receivers.into_iter().map(lane).collect()
 }
 
 /// Reads frames until the stream ends; gives the reason if that was no orderly end.
@@ -480,7 +442,7 @@ fn read_frames(
     reader: &mut dyn Read,
     lanes: &[SyncSender<Frame>],
     traffic: &Traffic,
-    state: &ReaderState,
+    state: &State,
 ) -> Option<WireError> {
     let alive = postcard::to_allocvec(&Message::Alive).unwrap_or_default();
     loop {
@@ -506,15 +468,16 @@ fn read_frames(
             Err(error) => return Some(WireError::Lost(error.to_string())),
         }
         traffic.received.fetch_add((HEADER_BYTES + length) as u64, Ordering::Relaxed);
-        state.heard();
+        state.last_frame.store(state.now(), Ordering::Relaxed);
         // A sign of life is for this thread; nobody may be reading that lane for hours.
         if header[5] == 0 && payload == alive {
             continue;
         }
         state.delivering.store(true, Ordering::Relaxed);
         // A lane that nobody reads any more belongs to a part of the run that is over.
-        let _ = lane.send((header[5], payload));
-        state.heard();
+        if lane.send((header[5], payload)).is_ok() {
+            state.last_frame.store(state.now(), Ordering::Relaxed);
+        }
         state.delivering.store(false, Ordering::Relaxed);
     }
 }
@@ -532,75 +495,17 @@ fn start_alive(mut outgoing: Outgoing) -> SyncSender<()> {
     stop
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::monitor::Silent;
-    use crate::wire::pair;
-
-    fn connected() -> (Connection, Connection) {
-        let (a, b) = pair().unwrap();
-        let over = |stream| Connection::over(stream, Compression::Auto, None, Duration::from_secs(20));
-        let other = std::thread::spawn(move || over(b).unwrap());
-        (over(a).unwrap(), other.join().unwrap())
-    }
-
-    #[test]
-    fn signs_of_life_do_not_fill_a_lane_that_nobody_reads() {
-        let (mut here, mut there) = connected();
-        for _ in 0..10 * LANE_DEPTH {
-            here.outgoing.send(CONTROL, Message::Alive).unwrap();
+/// Watches the writes until the returned sender is dropped.
+fn start_watchdog(state: Arc<State>) -> SyncSender<()> {
+    let (stop, stopped) = sync_channel(0);
+    std::thread::spawn(move || {
+        while stopped.recv_timeout(WATCH_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            state.watch();
         }
-        here.outgoing.send(1, Message::Data(vec![7; 9])).unwrap();
-        assert_eq!(there.lanes[1].receive(&Silent).unwrap(), Message::Data(vec![7; 9]));
-    }
-
-    #[test]
-    fn messages_arrive_as_they_were_sent_compressed_or_not() {
-        let (mut here, mut there) = connected();
-        let noise: Vec<u8> = (0..100_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 7) as u8).collect();
-        for message in [Message::Data(vec![1; 300_000]), Message::Data(noise), Message::Hole(u64::MAX)] {
-            here.outgoing.send(2, message.clone()).unwrap();
-            assert_eq!(there.lanes[2].receive(&Silent).unwrap(), message);
-        }
-        assert!(here.traffic.sent_bytes() < 110_000);
-    }
-
-    #[test]
-    fn a_message_that_does_not_fit_a_frame_is_an_error_and_not_a_broken_stream() {
-        let (mut here, mut there) = connected();
-        let long = Message::Data(vec![0; FRAME_LIMIT_BYTES + 1]);
-        assert!(matches!(here.outgoing.send(1, long), Err(WireError::Protocol(_))));
-        here.outgoing.send(1, Message::LaneEnd).unwrap();
-        assert_eq!(there.lanes[1].receive(&Silent).unwrap(), Message::LaneEnd);
-    }
-
-    #[test]
-    fn garbage_ends_in_an_error_that_names_it() {
-        let greeted = |bytes: &'static [u8]| {
-            let stream = ByteStream {
-                reader: Box::new(bytes),
-                writer: Box::new(std::io::sink()),
-                finish: Box::new(|| None),
-            };
-            Connection::over(stream, Compression::Off, None, Duration::from_secs(5)).map(|_| ())
-        };
-        assert!(
-            matches!(greeted(b"Welcome to this host\n"), Err(WireError::NoAgent { heard }) if heard.contains("Welcome"))
-        );
-        assert!(
-            matches!(greeted(b"\x7fclonetool-wire\n\x63\x00\x039.9"), Err(WireError::Version { theirs, .. }) if theirs.contains("9.9"))
-        );
-        assert!(matches!(greeted(b""), Err(WireError::Lost(_))));
-        let mut frames = greeting();
-        frames.extend_from_slice(&[0xff, 0xff, 0xff, 0x7f, 0, 0]);
-        let stream = ByteStream {
-            reader: Box::new(std::io::Cursor::new(frames)),
-            writer: Box::new(std::io::sink()),
-            finish: Box::new(|| None),
-        };
-        let mut connection =
-            Connection::over(stream, Compression::Off, None, Duration::from_secs(5)).unwrap();
-        assert!(matches!(connection.lanes[0].receive(&Silent), Err(WireError::Protocol(_))));
-    }
+    });
+    stop
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

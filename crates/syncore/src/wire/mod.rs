@@ -5,12 +5,13 @@
 //! is not ours; each is an error that names itself.
 
 mod connection;
+mod greeting;
 mod message;
+mod state;
 mod transport;
 
-pub use connection::{
-    CONTENT_LANES, CONTROL, Connection, FRAME_LIMIT_BYTES, Incoming, Outgoing, PROTOCOL_VERSION, Traffic,
-};
+pub use connection::{CONTENT_LANES, CONTROL, Connection, FRAME_LIMIT_BYTES, Incoming, Outgoing, Traffic};
+pub use greeting::PROTOCOL_VERSION;
 pub use message::{Answer, Facts, Failure, Message, Open, Part, Question, SmallFile, Start};
 pub use transport::{ByteStream, Remote, TransportError, TransportKind, connect, pair};
 

@@ -3,6 +3,9 @@
 //! Why: the engine must run against a peer without a host. Kernel pipes give what a real transport gives: bounded
 //! buffers, blocking, an end of file. What can go wrong: running out of descriptors.
 
+use std::io::{PipeReader, PipeWriter};
+
+use super::cut::Cut;
 use super::{ByteStream, TransportError, pipe};
 
 /// Two connected streams; what one writes the other reads.
@@ -12,10 +15,14 @@ use super::{ByteStream, TransportError, pipe};
 pub fn pair() -> Result<(ByteStream, ByteStream), TransportError> {
     let (here_reader, there_writer) = pipe()?;
     let (there_reader, here_writer) = pipe()?;
-    let end = |reader, writer| ByteStream {
-        reader: Box::new(reader) as Box<std::io::PipeReader>,
-        writer: Box::new(writer) as Box<std::io::PipeWriter>,
-        finish: Box::new(|| None),
+    let end = |reader: PipeReader, writer: PipeWriter| {
+        let cut = Cut::new()?;
+        Ok(ByteStream {
+            reader: Box::new(cut.guard(reader)?),
+            writer: Box::new(cut.guard(writer)?),
+            finish: Box::new(|| None),
+            abort: cut.into_abort(),
+        })
     };
-    Ok((end(here_reader, here_writer), end(there_reader, there_writer)))
+    Ok((end(here_reader, here_writer)?, end(there_reader, there_writer)?))
 }

@@ -6,6 +6,7 @@
 //! [`TransportError`], because each has another next step. The remote command is constant: what a shell on the
 //! other side sees is never made from file names or profiles.
 
+mod cut;
 mod error;
 mod memory;
 mod remote;
@@ -24,6 +25,7 @@ mod ssh2;
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::TransportError;
@@ -52,6 +54,9 @@ pub struct ByteStream {
     /// Call after the stream ended: what the transport itself has to say about a failure (ssh's standard error
     /// and exit status), or none if it ended well. Waits a bounded time for the peer to end.
     pub finish: Box<dyn FnOnce() -> Option<TransportError> + Send>,
+    /// Ends reads and writes that wait for the peer, and all that would. It does not wait itself. Where a stream cannot
+    /// be ended from this side (an agent's own standard streams) it does nothing, and the peer's end ends them.
+    pub abort: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl std::fmt::Debug for ByteStream {

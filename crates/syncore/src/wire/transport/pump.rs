@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{Channel, Session};
 
+use super::cut::Cut;
 use super::error::{from_status, shown_host};
 use super::line::{Buffer, Call, Line};
 use super::{ByteStream, FINISH_DEADLINE, Remote, Tail, TransportError, pipe};
@@ -41,6 +42,8 @@ pub(super) fn start(
     let (reader, from_peer) = pipe()?;
     let (to_peer, writer) = pipe()?;
     let (cut, control) = pipe()?;
+    let ours = Cut::new()?;
+    let (reader, writer) = (ours.guard(reader)?, ours.guard(writer)?);
     rustix::io::ioctl_fionbio(&from_peer, true).map_err(|errno| local(errno.into()))?;
     rustix::io::ioctl_fionbio(&to_peer, true).map_err(|errno| local(errno.into()))?;
     session.set_keepalive(true, KEEPALIVE_SECONDS);
@@ -72,6 +75,7 @@ pub(super) fn start(
         reader: Box::new(reader),
         writer: Box::new(writer),
         finish: Box::new(move || running.finish()),
+        abort: ours.into_abort(),
     })
 }
 

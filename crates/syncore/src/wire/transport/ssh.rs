@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+use super::cut::{Cut, Guarded};
 use super::error::{from_status, shown_host};
 use super::{ByteStream, FINISH_DEADLINE, Remote, Tail, TransportError, enlarge};
 
@@ -57,6 +58,8 @@ pub(super) fn connect(remote: &Remote) -> Result<ByteStream, TransportError> {
     };
     enlarge(&stdin);
     enlarge(&stdout);
+    let cut = Cut::new()?;
+    let (stdin, stdout) = (cut.guard(stdin)?, cut.guard(stdout)?);
     std::thread::Builder::new()
         .name("ssh-stderr".into())
         .spawn(move || {
@@ -68,6 +71,7 @@ pub(super) fn connect(remote: &Remote) -> Result<ByteStream, TransportError> {
         reader: Box::new(Listening { stdout, heard }),
         writer: Box::new(stdin),
         finish: Box::new(move || running.finish()),
+        abort: cut.into_abort(),
     })
 }
 
@@ -152,7 +156,7 @@ fn collect(mut stderr: ChildStderr, tail: &Mutex<Tail>) {
 
 /// Notes whether the peer ever said anything: "cannot connect" and "connection lost" have the same exit status.
 struct Listening {
-    stdout: ChildStdout,
+    stdout: Guarded<ChildStdout>,
     heard: Arc<AtomicBool>,
 }
 

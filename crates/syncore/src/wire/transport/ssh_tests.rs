@@ -72,3 +72,21 @@ fn the_command_line_is_constant_and_guarded() {
     assert_eq!(words, ["-x", "-l", "u", "-p", "2222", "h", "clonetool", "agent"]);
     assert!(file_option("IdentityFile", Path::new("/a%h")).is_err());
 }
+
+/// What the command given in place of ssh does not read fills the pipe; the helper of it holds the pipe open.
+#[test]
+fn abort_ends_a_write_and_a_read_that_wait_for_a_stopped_child() {
+    let words = ["sh", "-c", "sleep 20 & kill -STOP $$"].map(str::to_owned).to_vec();
+    let ByteStream { mut reader, mut writer, finish, abort } =
+        connect(&Remote { remote_shell: Some(words), ..remote() }).unwrap();
+    let started = Instant::now();
+    let writing = std::thread::spawn(move || io::Write::write_all(&mut writer, &vec![0; 4 << 20]));
+    let reading = std::thread::spawn(move || reader.read(&mut [0; 1]));
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!writing.is_finished() && !reading.is_finished());
+    abort();
+    assert!(writing.join().unwrap().is_err());
+    assert!(reading.join().unwrap().is_err());
+    drop(finish);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}

@@ -1,0 +1,180 @@
+//! Tests of connections.
+
+use super::*;
+use crate::monitor::Silent;
+use crate::wire::pair;
+use crate::wire::state::HURRIED;
+
+const SOON: Duration = Duration::from_secs(4);
+
+fn data() -> Message {
+    Message::Data(vec![7; 256 << 10])
+}
+
+/// An end whose peer greets and then neither reads nor says anything.
+fn with_stopped_peer(timeout: Duration) -> (Connection, ByteStream) {
+    let (here, mut there) = pair().unwrap();
+    there.writer.write_all(&greeting()).unwrap();
+    (Connection::over(here, Compression::Off, None, timeout).unwrap(), there)
+}
+
+fn send_until_error(mut outgoing: Outgoing, lane: u8) -> WireError {
+    loop {
+        if let Err(error) = outgoing.send(lane, data()) {
+            return error;
+        }
+    }
+}
+
+#[test]
+fn a_stopped_peer_ends_writes_and_reads_by_the_deadline() {
+    let started = Instant::now();
+    let (mut connection, _there) = with_stopped_peer(Duration::from_secs(1));
+    std::thread::scope(|scope| {
+        let sending = [1, 2].map(|lane| {
+            let outgoing = connection.outgoing.clone();
+            scope.spawn(move || send_until_error(outgoing, lane))
+        });
+        let received = connection.lanes[0].receive(&Silent);
+        assert!(matches!(received, Err(WireError::Timeout { seconds: 1 })), "{received:?}");
+        for sending in sending {
+            let error = sending.join().unwrap();
+            assert!(matches!(error, WireError::Timeout { seconds: 1 }), "{error:?}");
+        }
+    });
+    assert!(connection.close().is_none());
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_write_alone_ends_by_the_deadline() {
+    let started = Instant::now();
+    let (connection, _there) = with_stopped_peer(Duration::from_secs(1));
+    let error = send_until_error(connection.outgoing.clone(), 1);
+    assert!(matches!(error, WireError::Timeout { seconds: 1 }), "{error:?}");
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+}
+
+#[test]
+fn an_interrupted_run_does_not_wait_for_a_stopped_peer() {
+    struct Interrupted;
+    impl Monitor for Interrupted {
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+    let started = Instant::now();
+    let (mut connection, _there) = with_stopped_peer(Duration::from_secs(600));
+    let outgoing = connection.outgoing.clone();
+    let sending = std::thread::spawn(move || send_until_error(outgoing, 1));
+    assert!(matches!(connection.lanes[0].receive(&Interrupted), Err(WireError::Cancelled)));
+    assert!(matches!(sending.join().unwrap(), WireError::Cancelled));
+    assert!(started.elapsed() < HURRIED + SOON, "{:?}", started.elapsed());
+}
+
+/// Two ends with more frames for lane 1 on the way than it holds, and one for lane 2 behind them.
+fn with_a_full_lane() -> (Connection, std::thread::JoinHandle<Connection>) {
+    let (here, there) = pair().unwrap();
+    let timeout = Duration::from_secs(600);
+    let greeting = std::thread::spawn(move || Connection::over(there, Compression::Off, None, timeout));
+    let here = Connection::over(here, Compression::Off, None, timeout).unwrap();
+    let mut there = greeting.join().unwrap().unwrap();
+    let sending = std::thread::spawn(move || {
+        for _ in 0..4 * LANE_DEPTH {
+            there.outgoing.send(1, data()).unwrap();
+        }
+        there.outgoing.send(2, Message::LaneEnd).unwrap();
+        there
+    });
+    (here, sending)
+}
+
+#[test]
+fn a_closed_lane_does_not_hold_the_others_up() {
+    let (mut here, sending) = with_a_full_lane();
+    here.lanes[1].fail(&WireError::Lost("this one only".to_owned()));
+    assert!(matches!(here.lanes[2].receive(&Silent), Ok(Message::LaneEnd)));
+    assert!(matches!(here.lanes[1].receive(&Silent), Err(WireError::Lost(_))));
+    sending.join().unwrap();
+}
+
+#[test]
+fn what_ends_one_lane_ends_the_others_and_the_peer_can_be_told() {
+    let started = Instant::now();
+    let (mut here, sending) = with_a_full_lane();
+    let mut control = here.lanes.remove(0);
+    let waiting = std::thread::spawn(move || control.receive(&Silent));
+    here.lanes[0].fail(&WireError::Protocol("nonsense".to_owned()));
+    assert!(matches!(waiting.join().unwrap(), Err(WireError::Protocol(_))));
+    here.outgoing.send(CONTROL, Message::LaneEnd).unwrap();
+    let mut there = sending.join().unwrap();
+    assert!(matches!(there.lanes[0].receive(&Silent), Ok(Message::LaneEnd)));
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+}
+
+fn connected() -> (Connection, Connection) {
+    let (a, b) = pair().unwrap();
+    let over = |stream| Connection::over(stream, Compression::Auto, None, Duration::from_secs(20));
+    let other = std::thread::spawn(move || over(b).unwrap());
+    (over(a).unwrap(), other.join().unwrap())
+}
+
+#[test]
+fn signs_of_life_do_not_fill_a_lane_that_nobody_reads() {
+    let (mut here, mut there) = connected();
+    for _ in 0..10 * LANE_DEPTH {
+        here.outgoing.send(CONTROL, Message::Alive).unwrap();
+    }
+    here.outgoing.send(1, Message::Data(vec![7; 9])).unwrap();
+    assert_eq!(there.lanes[1].receive(&Silent).unwrap(), Message::Data(vec![7; 9]));
+}
+
+#[test]
+fn messages_arrive_as_they_were_sent_compressed_or_not() {
+    let (mut here, mut there) = connected();
+    let noise: Vec<u8> = (0..100_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 7) as u8).collect();
+    for message in [Message::Data(vec![1; 300_000]), Message::Data(noise), Message::Hole(u64::MAX)] {
+        here.outgoing.send(2, message.clone()).unwrap();
+        assert_eq!(there.lanes[2].receive(&Silent).unwrap(), message);
+    }
+    assert!(here.traffic.sent_bytes() < 110_000);
+}
+
+#[test]
+fn a_message_that_does_not_fit_a_frame_is_an_error_and_not_a_broken_stream() {
+    let (mut here, mut there) = connected();
+    let long = Message::Data(vec![0; FRAME_LIMIT_BYTES + 1]);
+    assert!(matches!(here.outgoing.send(1, long), Err(WireError::Protocol(_))));
+    here.outgoing.send(1, Message::LaneEnd).unwrap();
+    assert_eq!(there.lanes[1].receive(&Silent).unwrap(), Message::LaneEnd);
+}
+
+#[test]
+fn garbage_ends_in_an_error_that_names_it() {
+    let greeted = |bytes: &'static [u8]| {
+        let stream = ByteStream {
+            reader: Box::new(bytes),
+            writer: Box::new(std::io::sink()),
+            finish: Box::new(|| None),
+            abort: Arc::new(|| ()),
+        };
+        Connection::over(stream, Compression::Off, None, Duration::from_secs(5)).map(|_| ())
+    };
+    assert!(
+        matches!(greeted(b"Welcome to this host\n"), Err(WireError::NoAgent { heard }) if heard.contains("Welcome"))
+    );
+    assert!(
+        matches!(greeted(b"\x7fclonetool-wire\n\x63\x00\x039.9"), Err(WireError::Version { theirs, .. }) if theirs.contains("9.9"))
+    );
+    assert!(matches!(greeted(b""), Err(WireError::Lost(_))));
+    let mut frames = greeting();
+    frames.extend_from_slice(&[0xff, 0xff, 0xff, 0x7f, 0, 0]);
+    let stream = ByteStream {
+        reader: Box::new(std::io::Cursor::new(frames)),
+        writer: Box::new(std::io::sink()),
+        finish: Box::new(|| None),
+        abort: Arc::new(|| ()),
+    };
+    let mut connection = Connection::over(stream, Compression::Off, None, Duration::from_secs(5)).unwrap();
+    assert!(matches!(connection.lanes[0].receive(&Silent), Err(WireError::Protocol(_))));
+}
