@@ -194,8 +194,8 @@ impl From<TransportError> for CommandError {
         let text = error.to_string();
         match error {
             TransportError::BadRemote(_) => Self::usage(text).hint("write the other end as [USER@]HOST:PATH"),
-            _ => Self::new(Kind::Peer, text)
-                .hint("clonetool has to be installed on that host: in its PATH, or where --remote-path says"),
+            // The others say themselves what to do next.
+            _ => Self::new(Kind::Peer, text),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use syncore::monitor::Silent;
 use syncore::plan::{Change, Item, Plan};
 use syncore::profile::{Profile, shipped};
-use syncore::rules::Rule;
+use syncore::rules::{Action, Class, Origin, Rule};
 use syncore::session::{AgentLimits, serve};
 use syncore::tree::{Attributes, Entry, Kind, RelPath};
 use syncore::wire::{CONTROL, Compression, Connection, Failure, Message, Open, Part, SmallFile, Start, pair};
@@ -39,6 +39,18 @@ fn standby() -> tempfile::TempDir {
 fn daily() -> Vec<Rule> {
     let (name, text) = shipped().iter().find(|(name, _)| *name == "linux-daily").unwrap();
     Profile::parse(name, text, &|_| None).unwrap().rules()
+}
+
+/// Rules by which everything would be plain sync, literally.
+fn overruling() -> Vec<Rule> {
+    let origin = Origin { file: "sender".to_owned(), line: 1 };
+    let row = |(path, _): (&str, &str)| Rule {
+        action: Action::Class(Class::S),
+        pattern: format!("/{path}").into_bytes(),
+        origin: origin.clone(),
+        auth_set: false,
+    };
+    daily().into_iter().chain(IDENTITY.map(row)).collect()
 }
 
 fn item(path: &str, change: Change, kind: Kind) -> Item {
@@ -121,7 +133,7 @@ fn no_plan_reaches_what_belongs_to_the_standby() {
     ];
     for (what, items) in hostile {
         // Whether the sender admits to the rules or leaves them out makes no difference.
-        for rules in [daily(), Vec::new()] {
+        for rules in [daily(), Vec::new(), overruling()] {
             let root = standby();
             let answer = attack(root.path(), rules, &items);
             assert!(matches!(&answer, Message::Failed(Failure::Failed, _)), "{what}: {answer:?}");

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::Problems;
 use super::directory::{Directories, Directory};
 use super::metadata::{
-    ALL, LOCKING_FLAGS, Pinned, XattrState, apply, held, hold, read_back, set_flags, unlock,
+    ALL, LOCKING_FLAGS, Pinned, XattrState, apply, held, hold, locked_flags, read_back, set_flags, unlock,
 };
 use super::stage::{FileWriter, Staged, WriteError};
 use crate::plan::{Change, Item};
@@ -28,6 +28,15 @@ use crate::tree::{Attributes, Entry, Kind, RelPath};
 /// How many finished files wait for one flush before they are renamed, at most: each holds a descriptor or two.
 const PENDING_LIMIT: usize = 256;
 
+/// Says how many names in scope the inode of that device and number had when the standby was scanned.
+pub struct NamesOf(pub Box<dyn Fn((u32, u32), u64) -> u32 + Send + Sync>);
+
+impl std::fmt::Debug for NamesOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NamesOf")
+    }
+}
+
 /// Carries out the items of an approved plan.
 #[derive(Debug)]
 pub struct Committer {
@@ -36,6 +45,8 @@ pub struct Committer {
     /// What could not be done.
     pub problems: Arc<Problems>,
     durable: bool,
+    /// How many names in scope an inode of the standby had when it was scanned.
+    names_of: NamesOf,
     pending: Mutex<Vec<(Staged, Item)>>,
     locks: Mutex<Vec<(RelPath, u32)>>,
     failed: Mutex<HashSet<RelPath>>,
@@ -44,11 +55,17 @@ pub struct Committer {
 impl Committer {
     /// A committer that flushes before it replaces anything if `durable`.
     #[must_use]
-    pub fn new(directories: Arc<Directories>, problems: Arc<Problems>, durable: bool) -> Self {
+    pub fn new(
+        directories: Arc<Directories>,
+        problems: Arc<Problems>,
+        names_of: NamesOf,
+        durable: bool,
+    ) -> Self {
         Self {
             directories,
             problems,
             durable,
+            names_of,
             pending: Mutex::default(),
             locks: Mutex::default(),
             failed: Mutex::default(),
@@ -70,6 +87,12 @@ impl Committer {
 
     fn io(&self, path: &RelPath, operation: Operation, error: Errno) {
         self.fail(path, operation, std::io::Error::from(error));
+    }
+
+    /// Whether any item could not be carried out.
+    #[must_use]
+    pub fn failed_any(&self) -> bool {
+        self.failed.lock().map_or(true, |failed| !failed.is_empty())
     }
 
     fn has_failed(&self, path: &RelPath) -> bool {
@@ -158,6 +181,59 @@ impl Committer {
         }
     }
 
+    /// Swaps several finished files in together: all or, when one cannot be, none.
+    ///
+    /// RACE: who reads without the password lock may see the milliseconds between the first rename and the last.
+    ///
+    /// # Errors
+    /// Why not, in words; every path is as it was.
+    pub fn place_together(&self, files: Vec<(Item, FileWriter, [u8; 32])>) -> Result<(), String> {
+        // What waits already is renamed first, so that these are renamed in one go.
+        self.flush();
+        let mut ready: Vec<(Staged, Item)> = Vec::new();
+        for (item, writer, digest) in files {
+            let (fd, staged) = writer.finish(Some(digest)).map_err(|e| format!("{}: {e}", item.path))?;
+            let staged = staged.ok_or_else(|| format!("{}: it is not staged", item.path))?;
+            self.dress(&item, Pinned::Open(fd.as_fd()), staged.directory.default_acl, ALL);
+            ready.push((staged, item));
+        }
+        if self.durable {
+            self.directories.flush().map_err(|e| std::io::Error::from(e).to_string())?;
+        }
+        let mut backups: Vec<(Staged, Item)> = Vec::new();
+        for (_, item) in &ready {
+            let name = item.path.name().unwrap_or_default();
+            let backup = self.parent(&item.path).and_then(|directory| {
+                Staged::make(&self.directories, &directory, |at, stage| {
+                    linkat(&directory, name, at, stage, AtFlags::empty())
+                })
+            });
+            match backup {
+                Ok((backup, ())) => backups.push((backup, item.clone())),
+                // Nothing was there before.
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(format!("{}: {}", item.path, std::io::Error::from(error))),
+            }
+        }
+        let mut wrong = None;
+        for (staged, item) in ready {
+            self.rename(staged, &item);
+            if self.has_failed(&item.path) {
+                wrong = Some(format!("{} could not be renamed into place", item.path));
+                break;
+            }
+        }
+        let Some(wrong) = wrong else { return Ok(()) };
+        for (backup, item) in backups {
+            let name = item.path.name().unwrap_or_default();
+            let restored = renameat(&backup.directory, &backup.name[..], &backup.directory, name);
+            if let Err(error) = restored {
+                self.io(&item.path, Operation::Rename, error);
+            }
+        }
+        Err(wrong)
+    }
+
     /// Gives a new inode its metadata, and reports what it did not take.
     fn dress(&self, item: &Item, pinned: Pinned<'_>, may_have_xattrs: bool, attributes: Attributes) {
         let state = if may_have_xattrs { XattrState::Some } else { XattrState::None };
@@ -181,7 +257,11 @@ impl Committer {
         writer: FileWriter,
         digest: Option<[u8; 32]>,
     ) -> Result<(), WriteError> {
+        let must_be_down = self.durable && writer.looks_whole_too_early();
         let (fd, staged) = writer.finish(digest)?;
+        if must_be_down {
+            rustix::fs::fdatasync(&fd)?;
+        }
         match staged {
             Some(staged) => {
                 self.dress(item, Pinned::Open(fd.as_fd()), staged.directory.default_acl, ALL);
@@ -256,11 +336,8 @@ impl Committer {
                 _ => renameat(&staged.directory, &staged.name[..], &staged.directory, name),
             };
             match rename() {
-                Err(Errno::PERM) => {
-                    // An immutable file in the way.
-                    unlock(hold(staged.directory.as_fd(), name)?.as_fd())?;
-                    rename()
-                }
+                // An immutable file in the way.
+                Err(Errno::PERM) => through_lock(&staged.directory, name, rename),
                 other => other,
             }
         });
@@ -329,8 +406,8 @@ impl Committer {
                 "it became something else since the plan was made",
             );
         }
-        if inode.links != item.entry.links.map_or(1, |group| group.members) {
-            // A name appeared that the plan does not know; it may be out of scope. The inode is left to it.
+        if inode.links != (self.names_of.0)(inode.identity.device, inode.identity.inode) {
+            // It has a name that is out of scope, or new. The inode is left to it.
             return if item.entry.kind == Kind::File {
                 self.separate(item, directory, name);
             } else {
@@ -362,7 +439,7 @@ impl Committer {
             Ok((found, open))
         });
         let (found, basis) = match opened {
-            Ok((found, _)) if found.kind != Kind::File || found.size_bytes != item.entry.size_bytes => {
+            Ok((found, _)) if !is_as_planned(&found, item) => {
                 return self.fail(
                     &item.path,
                     Operation::Read,
@@ -397,9 +474,19 @@ impl Committer {
             let from = self.parent(leader)?;
             let directory = self.parent(&item.path)?;
             let leader_name = leader.name().ok_or(Errno::INVAL)?;
-            let (staged, ()) = Staged::make(&self.directories, &directory, |at, name| {
-                linkat(&from, leader_name, at, name, AtFlags::empty())
-            })?;
+            let link = || {
+                Staged::make(&self.directories, &directory, |at, name| {
+                    linkat(&from, leader_name, at, name, AtFlags::empty())
+                })
+            };
+            let (staged, ()) = match link() {
+                Err(Errno::PERM) => {
+                    // An immutable leader takes no new name; it is opened for this and closed again at the end.
+                    self.open_lock(&from, leader_name, leader)?;
+                    link()?
+                }
+                other => other?,
+            };
             Ok(staged)
         })();
         match result {
@@ -412,6 +499,17 @@ impl Committer {
             }
             Err(error) => self.io(&item.path, Operation::Link, error),
         }
+    }
+
+    /// Takes the locking flags off a name, and remembers to set them again.
+    fn open_lock(&self, directory: &Directory, name: &[u8], path: &RelPath) -> rustix::io::Result<()> {
+        let fd = hold(directory.as_fd(), name)?;
+        let flags = locked_flags(fd.as_fd())?;
+        unlock(fd.as_fd())?;
+        if let Ok(mut locks) = self.locks.lock() {
+            locks.push((path.clone(), flags));
+        }
+        Ok(())
     }
 
     /// Deletes one path; a directory only when it is empty.
@@ -438,10 +536,7 @@ impl Committer {
     fn remove(&self, directory: &Directory, name: &[u8], is_directory: bool) -> rustix::io::Result<()> {
         let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         match unlinkat(directory, name, flags) {
-            Err(Errno::PERM) => {
-                unlock(hold(directory.as_fd(), name)?.as_fd())?;
-                unlinkat(directory, name, flags)
-            }
+            Err(Errno::PERM) => through_lock(directory, name, || unlinkat(directory, name, flags)),
             other => other,
         }
     }
@@ -456,7 +551,8 @@ impl Committer {
             Err(error) => return self.io(&item.path, Operation::SetMode, error),
         };
         let attributes = match item.change {
-            Change::Update(attributes) => attributes | Attributes::MTIME,
+            // The mode, too: without privilege the directory may have been opened for what was made in it.
+            Change::Update(attributes) => attributes | Attributes::MTIME | Attributes::MODE,
             _ => ALL,
         };
         let mut failures = self.unlock_directory(fd.as_fd(), &item.entry);
@@ -501,6 +597,31 @@ impl Committer {
         }
         if self.durable { self.directories.flush() } else { Ok(()) }
     }
+}
+
+/// Takes the locking flags off `name` for as long as `change` needs. Should the inode still have a name afterwards, one
+/// that is no part of this run perhaps, or should the change fail, it gets them back.
+fn through_lock(
+    directory: &Directory,
+    name: &[u8],
+    change: impl FnOnce() -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    let fd = hold(directory.as_fd(), name)?;
+    let flags = locked_flags(fd.as_fd())?;
+    unlock(fd.as_fd())?;
+    let changed = change();
+    let links = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, statx_mask())?.stx_nlink;
+    if links > 0 || changed.is_err() {
+        set_flags(fd.as_fd(), flags)?;
+    }
+    changed
+}
+
+/// Whether a file still has the content that the plan takes it to have.
+fn is_as_planned(found: &Entry, item: &Item) -> bool {
+    let Change::Update(attributes) = item.change else { return false };
+    let same_time = attributes.contains(Attributes::MTIME) || found.mtime == item.entry.mtime;
+    found.kind == Kind::File && found.size_bytes == item.entry.size_bytes && same_time
 }
 
 /// Renames to a name that must be free.

@@ -68,22 +68,26 @@ pub(crate) fn apply(
     };
     let fd = pinned.fd();
     let owner = attributes.contains(Attributes::UID) || attributes.contains(Attributes::GID);
+    let mut chowned = true;
     if owner {
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        check(Operation::SetOwner, chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH));
+        let result = chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH);
+        chowned = result.is_ok();
+        check(Operation::SetOwner, result);
     }
     let mode = attributes.contains(Attributes::MODE) || owner;
     if mode && entry.kind != Kind::Symlink {
-        check(Operation::SetMode, set_mode(pinned, entry.mode));
+        // Never setuid or setgid of somebody else than the source's owner.
+        let bits = if chowned { entry.mode } else { entry.mode & !0o6000 };
+        check(Operation::SetMode, set_mode(pinned, bits));
     }
     if attributes.contains(Attributes::XATTRS) || attributes.contains(Attributes::ACL) || owner {
         for (operation, result) in set_xattrs(fd, &entry.xattrs, xattrs) {
             check(operation, result);
         }
     }
-    if attributes.contains(Attributes::FLAGS) && entry.flags & !LOCKING_FLAGS != 0
-        || xattrs == XattrState::Some
-    {
+    let wanted = entry.flags & !LOCKING_FLAGS != 0;
+    if attributes.contains(Attributes::FLAGS) && (wanted || xattrs == XattrState::Some) {
         check(Operation::SetFlags, set_plain_flags(pinned, entry));
     }
     if attributes.contains(Attributes::MTIME) {
@@ -177,6 +181,11 @@ pub(crate) fn set_flags(fd: BorrowedFd<'_>, wanted: u32) -> rustix::io::Result<(
         return Ok(());
     }
     ioctl_setflags(&open, IFlags::from_bits_retain(flags))
+}
+
+/// The flags of a pinned file or directory, as far as a copy carries them.
+pub(crate) fn locked_flags(fd: BorrowedFd<'_>) -> rustix::io::Result<u32> {
+    Ok(ioctl_getflags(reopen(fd)?)?.bits() & INODE_FLAGS)
 }
 
 /// Takes the locking flags off a pinned file or directory.

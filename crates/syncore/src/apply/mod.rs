@@ -10,7 +10,7 @@ mod directory;
 mod metadata;
 mod stage;
 
-pub use commit::Committer;
+pub use commit::{Committer, NamesOf};
 pub use directory::{Directories, Directory};
 pub use stage::{FileWriter, WriteError};
 

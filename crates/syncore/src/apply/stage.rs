@@ -217,6 +217,9 @@ impl FileWriter {
         length: u32,
         delta: &[u8],
     ) -> Result<(), WriteError> {
+        if length as usize > COPY_BYTES {
+            return Err(WriteError::Mismatch);
+        }
         let region = self.region(offset, region_length)?;
         let made = apply_delta(&region, delta, length as usize)?;
         self.data(&made)?;
@@ -251,6 +254,18 @@ impl FileWriter {
             self.hole(length - self.position)?;
         }
         Ok(())
+    }
+
+    /// Whether an existing file is being written.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.staged.is_none()
+    }
+
+    /// Whether a look at length and modification time would take the file for whole before its data is on stable
+    /// storage: written in place, or with a length that was set and not written.
+    pub(crate) fn looks_whole_too_early(&self) -> bool {
+        self.staged.is_none() || self.open_end
     }
 
     /// Ends the file and checks it against the sender's digest, if there is one to check. Gives the descriptor, and

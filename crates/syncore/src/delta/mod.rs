@@ -65,7 +65,7 @@ impl ContentHasher {
         let to_boundary = usize::try_from(self.offset.next_multiple_of(block) - self.offset).unwrap_or(0);
         let (head, rest) = bytes.split_at(to_boundary.min(bytes.len()));
         self.extend(head);
-        if self.offset % block != 0 {
+        if !self.offset.is_multiple_of(block) {
             return;
         }
         self.close();

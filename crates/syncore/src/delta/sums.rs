@@ -17,6 +17,9 @@ pub const BLOCK_BYTES: usize = 64 * 1024;
 /// Up to this length a file is described by one fine signature, which spares a round trip.
 pub const FINE_LIMIT_BYTES: u64 = 1 << 20;
 
+/// How many blocks are described at most: those of a tebibyte. What lies beyond is sent as it is.
+const BLOCK_LIMIT: usize = 1 << 24;
+
 /// Bytes of one block's sums: 4 weak, 8 strong.
 const SUM_BYTES: usize = 12;
 
@@ -115,10 +118,14 @@ impl BlockSums {
     }
 
     /// Adds the next part.
-    pub fn append(&mut self, part: Self) {
+    ///
+    /// # Errors
+    /// [`SignatureError::Malformed`] when the parts are more than the whole.
+    pub fn append(&mut self, part: Self) -> Result<(), SignatureError> {
         self.length = part.length;
         self.sums.extend_from_slice(&part.sums);
         self.fine = part.fine;
+        self.check()
     }
 
     /// Checks one part that came from a peer.
@@ -126,7 +133,8 @@ impl BlockSums {
     /// # Errors
     /// [`SignatureError`] when it is none.
     pub fn check(&self) -> Result<(), SignatureError> {
-        if !self.sums.len().is_multiple_of(SUM_BYTES)
+        if self.count() > BLOCK_LIMIT
+            || !self.sums.len().is_multiple_of(SUM_BYTES)
             || self.count() as u64 > self.length.div_ceil(BLOCK_BYTES as u64)
         {
             return Err(SignatureError::Malformed);
@@ -150,7 +158,7 @@ pub fn sum_blocks(file: &(impl ReadAt + ?Sized), length: u64) -> io::Result<Bloc
     let mut sums = Vec::with_capacity(usize::try_from(length / BLOCK_BYTES as u64).unwrap_or(0) * SUM_BYTES);
     let mut window = vec![0; WINDOW_BYTES];
     let mut offset = 0;
-    while offset < length {
+    while offset < length.min((BLOCK_LIMIT * BLOCK_BYTES) as u64) {
         let want = usize::try_from(length - offset).unwrap_or(usize::MAX).min(WINDOW_BYTES);
         if file.read_full_at(offset, &mut window[..want])? < want {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -190,7 +198,7 @@ mod tests {
         let mut more_follows = Vec::new();
         for (part, more) in sums.clone().parts(20) {
             part.check().unwrap();
-            again.append(part);
+            again.append(part).unwrap();
             more_follows.push(more);
         }
         assert_eq!((again, more_follows), (sums, vec![true, true, false]));

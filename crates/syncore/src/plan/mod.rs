@@ -133,10 +133,13 @@ pub enum PlanError {
     /// An item whose parts contradict each other.
     #[error("the plan contradicts itself at {0}")]
     Contradiction(RelPath),
-    /// More items than an index can name.
-    #[error("the plan has more than four thousand million items")]
+    /// More items than an index can name, or than a peer may send.
+    #[error("the plan is too large")]
     TooLarge,
 }
+
+/// How long a received plan may be, in bytes: some ten million items.
+const ENCODED_LIMIT_BYTES: usize = 1 << 30;
 
 /// All changes of a run, in the order in which they are carried out: creations and updates from the root down in
 /// path order, then deletions in reverse path order, so that a directory is empty when its turn comes.
@@ -253,6 +256,9 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] when the bytes are no items that may follow those that are there.
     pub fn receive(&mut self, mut encoded: &[u8]) -> Result<(), PlanError> {
+        if self.encoded.len() > ENCODED_LIMIT_BYTES {
+            return Err(PlanError::TooLarge);
+        }
         while !encoded.is_empty() {
             let (item, rest) = decode(&self.last, encoded)?;
             item.path.check()?;

@@ -18,7 +18,7 @@ use super::metadata::{Detail, Inode, Scratch, read_entry, read_kind};
 use super::root::{Identity, Root};
 use crate::problem::{Operation, Problem};
 use crate::rules::{Cursor, RuleSet, Scope};
-use crate::tree::{Entry, Kind, RelPath};
+use crate::tree::{Entry, Kind, PATH_LIMIT_BYTES, RelPath};
 
 /// Bytes of directory entries read by one getdents64 call.
 const DIRENT_BYTES: usize = 32 * 1024;
@@ -187,9 +187,13 @@ impl View {
         if decision.scope == Scope::Out {
             return Some(Seen::Out(name.to_owned(), decision.protected));
         }
+        if place.path.as_bytes().len() + 1 + name.to_bytes().len() > PATH_LIMIT_BYTES {
+            return problem(Operation::ReadMetadata, Errno::NAMETOOLONG);
+        }
         let (mut entry, inode) = match read_entry(place.directory, name, detail, scratch) {
             Ok(read) => read,
-            Err(Errno::NOENT) => return None,
+            // Gone, unless it is something else that is missing: procfs, say.
+            Err(Errno::NOENT) if read_kind(place.directory, name).is_err() => return None,
             Err(error) => return problem(Operation::ReadMetadata, error),
         };
         if (entry.kind == Kind::Directory) != is_directory {

@@ -20,6 +20,10 @@ use crate::tree::{Entry, INODE_FLAGS, Kind, STATX_FLAGS, Timestamp, Xattr};
 /// Largest xattr value (`XATTR_SIZE_MAX`) and list of names (`XATTR_LIST_MAX`), xattr(7).
 const XATTR_LIMIT_BYTES: usize = 64 * 1024;
 
+/// How much all attributes of one inode may have together, so that an entry fits a frame with room to spare. No
+/// inode of an operating system comes near it; one that somebody made to be in the way is a problem of its own path.
+const XATTRS_LIMIT_BYTES: usize = 512 * 1024;
+
 /// What is offered first for a list of names; nearly all are empty or shorter.
 const XATTR_FIRST_BYTES: usize = 256;
 
@@ -186,6 +190,10 @@ fn read_xattrs(directory: BorrowedFd<'_>, name: &CStr, scratch: &mut Scratch) ->
             Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error),
         }
+    }
+    let bytes: usize = xattrs.iter().map(|xattr: &Xattr| xattr.name.len() + xattr.value.len()).sum();
+    if bytes > XATTRS_LIMIT_BYTES {
+        return Err(Errno::TOOBIG);
     }
     xattrs.sort_unstable();
     Ok(xattrs)

@@ -7,7 +7,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::rules::{Rule, RuleSet, Scope};
+use crate::rules::{Action, Class, Rule, RuleSet, Scope};
 use crate::scan::{Boundaries, Mount, Root, mounts_below};
 use crate::session::{Job, SessionError};
 use crate::tree::RelPath;
@@ -76,7 +76,8 @@ pub(crate) fn open_root(path: &Path, role: &'static str) -> Result<Root, Session
 pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) -> Result<Start, SessionError> {
     let options = &job.options;
     let mut rules = job.rules.clone();
-    rules.extend(standby.rules.iter().filter(|own| !job.rules.contains(own)).cloned());
+    // After the sender's, so that the standby's word counts where both speak of the same path.
+    rules.extend(standby.rules.iter().filter(|rule| takes_away(rule)).cloned());
     let compiled = RuleSet::compile(rules.clone())?;
     let boundaries = boundaries(job, source, standby);
     check_inside(&compiled, &boundaries, source, standby, options.delete)?;
@@ -97,6 +98,16 @@ pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) ->
         in_place: options.in_place,
         delta,
     })
+}
+
+/// Whether a rule of the other end may count: one that only takes away. A standby that could add to the scope would
+/// choose what production sends.
+pub(crate) fn takes_away(rule: &Rule) -> bool {
+    match rule.action {
+        Action::Protect | Action::Exclude => true,
+        Action::Class(class) => class != Class::S,
+        Action::Include => false,
+    }
 }
 
 fn boundaries(job: &Job, source: &Facts, standby: &Facts) -> Boundaries {
@@ -125,7 +136,9 @@ fn check_inside(
     standby: &Facts,
     delete: bool,
 ) -> Result<(), SessionError> {
-    if source.boot_id.is_empty() || source.boot_id != standby.boot_id {
+    // Without /proc nobody can tell; then the paths alone decide.
+    let told = !source.boot_id.is_empty() && !standby.boot_id.is_empty();
+    if told && source.boot_id != standby.boot_id {
         return Ok(());
     }
     let below = |inner: &Facts, outer: &Facts| {

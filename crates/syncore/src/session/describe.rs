@@ -11,13 +11,12 @@ use rayon::prelude::*;
 use crate::plan::{Line, Listed, bucket_bits, bucket_digests, bucket_of};
 use crate::rules::Scope;
 use crate::scan::{Detail, Named, Seen, Snapshot, View};
-use crate::session::listing::{Listing, links_of, list, read};
+use crate::session::listing::{Listing, Row, links_of, list, read};
 use crate::tree::{Kind, RelPath, hash_name};
 use crate::wire::{Answer, Question, WireError};
 
 /// How many lines, entries or paths go into one message at most; far below a frame.
 const LINES_PER_MESSAGE: usize = 16 * 1024;
-const PATHS_PER_MESSAGE: usize = 100;
 
 /// About how many bytes of entries go into one message.
 const ENTRY_BYTES_PER_MESSAGE: usize = 256 * 1024;
@@ -81,19 +80,24 @@ impl<'a> Describer<'a> {
             },
             Question::Entries(path, names) => self.entries(path, names, emit),
             Question::Tree(path) => {
-                let mut paths = self.tree(path);
-                while paths.len() > PATHS_PER_MESSAGE {
-                    let rest = paths.split_off(PATHS_PER_MESSAGE);
-                    emit(Answer::Tree(std::mem::replace(&mut paths, rest)), true)?;
+                let mut part = Vec::new();
+                let mut bytes = 0;
+                for found in self.tree(path) {
+                    bytes += 8 + found.0.as_bytes().len();
+                    if bytes > ENTRY_BYTES_PER_MESSAGE && !part.is_empty() {
+                        emit(Answer::Tree(std::mem::take(&mut part)), true)?;
+                        bytes = 8 + found.0.as_bytes().len();
+                    }
+                    part.push(found);
                 }
-                emit(Answer::Tree(paths), false)
+                emit(Answer::Tree(part), false)
             }
         }
     }
 
     /// The lines that were counted into buckets just now.
     fn lines_again(&self, path: &RelPath) -> rustix::io::Result<Vec<Line>> {
-        let kept = self.lines.lock().ok().and_then(|mut kept| kept.remove(path));
+        let kept = self.lines.lock().ok().and_then(|kept| kept.get(path).cloned());
         kept.map_or_else(|| Ok(list(self.view, self.snapshot, path)?.lines()), Ok)
     }
 
@@ -206,7 +210,9 @@ fn emit_buckets(lines: &[Line], bits: u8, emit: &mut Emit<'_>) -> Result<(), Wir
     Ok(())
 }
 
-/// The rows of `listing` in these buckets; the sender's counterpart of [`Question::Buckets`].
-pub(crate) fn retain_buckets(listing: &mut Listing, bits: u8, wanted: &[u32]) {
-    listing.rows.retain(|row| wanted.binary_search(&bucket_of(&row.line, bits)).is_ok());
+/// Takes the rows in these buckets out of `listing`; the sender's counterpart of [`Question::Buckets`].
+pub(crate) fn take_buckets(listing: &mut Listing, bits: u8, wanted: &[u32]) -> Listing {
+    let is_wanted = |row: &mut Row| wanted.binary_search(&bucket_of(&row.line, bits)).is_ok();
+    let rows = listing.rows.extract_if(.., is_wanted).collect();
+    Listing { rows, others: listing.others.clone(), problems: Vec::new() }
 }

@@ -5,7 +5,7 @@
 //! is that of levels, not of directories. What can go wrong: something unreadable on either end. It is never
 //! planned to be deleted or created, and a problem says why.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use rayon::prelude::*;
 
@@ -17,13 +17,25 @@ use crate::problem::{Operation, Problem};
 use crate::rules::Scope;
 use crate::scan::{Detail, Named, Seen, Snapshot, View};
 use crate::session::SessionError;
-use crate::session::describe::retain_buckets;
+use crate::session::describe::take_buckets;
 use crate::session::listing::{Listing, links_of, list, read};
-use crate::tree::{Attributes, Entry, Kind, RelPath};
-use crate::wire::{Answer, CONTROL, Incoming, Message, Outgoing, Question};
+use crate::tree::{Attributes, Entry, Kind, NameHash, RelPath, hash_name};
+use crate::wire::{Answer, CONTROL, Incoming, Message, Outgoing, Question, WireError};
 
 /// How many questions are under way at once; bounds the listings that are kept for their answers.
 const QUESTIONS_AT_ONCE: usize = 256;
+
+/// How many buckets one question asks for at most.
+const BUCKETS_PER_QUESTION: usize = 32 * 1024;
+
+/// About how many bytes of questions go into one message.
+const ASK_BYTES: usize = 256 * 1024;
+
+/// How many names one question asks for at most, so that a batch of questions fits a frame.
+const NAMES_PER_QUESTION: usize = 256;
+
+/// How many lines, entries or paths one answer has at most: more names than that are in no directory.
+const ANSWER_LIMIT: usize = 1 << 24;
 
 /// Compares the source with the standby and makes the plan.
 pub(crate) struct Planner<'a> {
@@ -39,11 +51,14 @@ pub(crate) struct Planner<'a> {
     pub(crate) problems: Vec<Problem>,
 }
 
+/// Hashes of names that are there on the source but out of scope or unreadable: never to be taken for missing.
+type Keep = HashSet<NameHash>;
+
 /// A question, and what its answer is to be held against.
 enum Pending {
     Lines(RelPath),
     Buckets(RelPath, u8, Vec<u32>, Listing),
-    Entries(RelPath, Vec<[u8; 8]>, HashMap<Vec<u8>, Named>),
+    Entries(RelPath, Vec<[u8; 8]>, HashMap<Vec<u8>, Named>, Keep),
     /// A directory that goes away.
     Deletion(RelPath),
     /// A directory that makes way for something else.
@@ -51,11 +66,26 @@ enum Pending {
 }
 
 impl Pending {
+    /// About how long its question is on the wire.
+    fn encoded_bytes(&self) -> usize {
+        let (Self::Lines(path)
+        | Self::Buckets(path, ..)
+        | Self::Entries(path, ..)
+        | Self::Deletion(path)
+        | Self::Replacement(path, _)) = self;
+        let list = match self {
+            Self::Buckets(_, _, wanted, _) => wanted.len() * 5,
+            Self::Entries(_, names, ..) => names.len() * 8,
+            _ => 0,
+        };
+        16 + path.as_bytes().len() + list
+    }
+
     fn question(&self) -> Question {
         match self {
             Self::Lines(path) => Question::Lines(path.clone()),
             Self::Buckets(path, bits, wanted, _) => Question::Buckets(path.clone(), *bits, wanted.clone()),
-            Self::Entries(path, names, _) => Question::Entries(path.clone(), names.clone()),
+            Self::Entries(path, names, ..) => Question::Entries(path.clone(), names.clone()),
             Self::Deletion(path) | Self::Replacement(path, _) => Question::Tree(path.clone()),
         }
     }
@@ -102,8 +132,7 @@ impl<'a> Planner<'a> {
     ) -> Result<(Plan, Vec<Problem>), SessionError> {
         self.monitor.phase(Phase::Compare);
         while !self.questions.is_empty() {
-            let batch: Vec<Pending> =
-                self.questions.drain(..self.questions.len().min(QUESTIONS_AT_ONCE)).collect();
+            let batch = self.batch();
             outgoing.send(CONTROL, Message::Ask(batch.iter().map(Pending::question).collect()))?;
             // This end's listings are made while the other end makes its own.
             let listings: Vec<_> = batch
@@ -124,6 +153,20 @@ impl<'a> Planner<'a> {
         Ok((plan, self.problems))
     }
 
+    /// The next questions, as many as fit a frame.
+    fn batch(&mut self) -> Vec<Pending> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(pending) = self.questions.pop_front() {
+            bytes += pending.encoded_bytes();
+            if !batch.is_empty() && (bytes > ASK_BYTES || batch.len() == QUESTIONS_AT_ONCE) {
+                self.questions.push_front(pending);
+                break;
+            }
+            batch.push(pending);
+        }
+        batch
+    }
+
     fn collect(&self, control: &mut Incoming) -> Result<Collected, SessionError> {
         let mut collected = Collected::default();
         loop {
@@ -139,6 +182,10 @@ impl<'a> Planner<'a> {
                 Answer::Entries(entries) => collected.entries.extend(entries),
                 Answer::Tree(paths) => collected.tree.extend(paths),
                 Answer::Gone => collected.gone = true,
+            }
+            let tree = collected.tree.len() + collected.lines.len() + collected.entries.len();
+            if tree > ANSWER_LIMIT {
+                return Err(WireError::Protocol("an answer without end".to_owned()).into());
             }
             if !more {
                 return Ok(collected);
@@ -162,11 +209,14 @@ impl<'a> Planner<'a> {
                 }
             },
             Pending::Buckets(path, _, _, listing) => {
-                if !answer.gone {
+                if answer.gone {
+                    let reason = "the directory is gone or unreadable on the standby";
+                    self.problems.push(Problem::new(&path, Operation::List, reason));
+                } else {
                     self.compare(&path, listing, &answer.lines, false);
                 }
             }
-            Pending::Entries(path, _, mine) => self.entries(&path, mine, answer.entries),
+            Pending::Entries(path, _, mine, keep) => self.entries(&path, mine, &keep, answer.entries),
             Pending::Deletion(path) => self.delete_tree(&path, answer.tree),
             Pending::Replacement(path, named) => self.replace_tree(&path, &named, answer.tree),
         }
@@ -180,12 +230,17 @@ impl<'a> Planner<'a> {
         let wanted: Vec<u32> =
             (0..).zip(mine.iter().zip(&theirs)).filter(|(_, (a, b))| a != b).map(|(i, _)| i).collect();
         self.problems.append(&mut listing.problems);
-        if wanted.is_empty() || theirs.len() != mine.len() {
-            // The directory differs but no bucket does: truncated digests collide. Everything is asked for.
-            return self.compare(path, listing, &[], true);
+        if theirs.len() != mine.len() {
+            let reason = "the standby described the directory wrongly";
+            return self.problems.push(Problem::new(path, Operation::List, reason));
         }
-        retain_buckets(&mut listing, bits, &wanted);
-        self.questions.push_back(Pending::Buckets(path.clone(), bits, wanted, listing));
+        if wanted.is_empty() {
+            return self.ask_for_all(path, listing);
+        }
+        for wanted in wanted.chunks(BUCKETS_PER_QUESTION).rev() {
+            let part = take_buckets(&mut listing, bits, wanted);
+            self.questions.push_back(Pending::Buckets(path.clone(), bits, wanted.to_vec(), part));
+        }
     }
 
     /// Holds this end's rows against the standby's lines. `whole` says that they are all there are.
@@ -194,9 +249,7 @@ impl<'a> Planner<'a> {
         let source = listing.lines();
         let verdicts = compare_lines(&source, standby);
         if verdicts.is_empty() && whole && !standby.is_empty() {
-            // Differs as a whole and in no line: ask for everything.
-            let mine = named_rows(listing, |_| true);
-            return self.questions.push_back(Pending::Entries(path.clone(), Vec::new(), mine));
+            return self.ask_for_all(path, listing);
         }
         let mut wanted: Vec<[u8; 8]> = Vec::new();
         let mut differing: Vec<usize> = Vec::new();
@@ -213,6 +266,8 @@ impl<'a> Planner<'a> {
                         wanted.push(name);
                     }
                 }
+                // It cannot be read here; what the standby has of it stays.
+                Verdict::Differs(mine, _) if listing.rows[mine].named.is_none() => {}
                 Verdict::Differs(mine, theirs) => {
                     if let (Some(named), true) =
                         (&listing.rows[mine].named, source[mine].below != standby[theirs].below)
@@ -229,10 +284,21 @@ impl<'a> Planner<'a> {
                 }
             }
         }
-        if !wanted.is_empty() {
-            let mine = named_rows(listing, |index| differing.binary_search(&index).is_ok());
-            self.questions.push_back(Pending::Entries(path.clone(), wanted, mine));
+        let keep = keep(&listing);
+        let mut mine = named_rows(listing, |index| differing.binary_search(&index).is_ok());
+        for names in wanted.chunks(NAMES_PER_QUESTION) {
+            let asked = |name: &[u8]| names.contains(&hash_name(name).to_be_bytes());
+            let mine = mine.extract_if(|name, _| asked(name)).collect();
+            self.questions.push_back(Pending::Entries(path.clone(), names.to_vec(), mine, keep.clone()));
         }
+    }
+
+    /// The directory differed when it was scanned and in no line now: either it changed back, or truncated digests
+    /// collide. Full entries tell.
+    fn ask_for_all(&mut self, path: &RelPath, listing: Listing) {
+        let keep = keep(&listing);
+        let mine = named_rows(listing, |_| true);
+        self.questions.push_back(Pending::Entries(path.clone(), Vec::new(), mine, keep));
     }
 
     fn descend(&mut self, path: &RelPath, named: &Named, mine: &Line, theirs: &Line) {
@@ -250,11 +316,18 @@ impl<'a> Planner<'a> {
         self.problems.push(Problem::new(path, Operation::Protect, reason));
     }
 
-    fn entries(&mut self, path: &RelPath, mut mine: HashMap<Vec<u8>, Named>, theirs: Vec<Listed>) {
+    fn entries(
+        &mut self,
+        path: &RelPath,
+        mut mine: HashMap<Vec<u8>, Named>,
+        keep: &Keep,
+        theirs: Vec<Listed>,
+    ) {
         for listed in theirs {
             let child = if listed.name.is_empty() { path.clone() } else { path.join(&listed.name) };
             match mine.remove(&listed.name) {
                 Some(named) => self.merge(&child, named, &listed),
+                None if keep.contains(&hash_name(&listed.name)) => {}
                 None if !self.delete || !listed.in_scope || listed.name.is_empty() => {}
                 None if listed.entered => self.questions.push_back(Pending::Deletion(child)),
                 None if listed.entry.kind == Kind::Directory => {}
@@ -262,6 +335,10 @@ impl<'a> Planner<'a> {
                     self.deletions.insert(child, listed.entry.kind);
                 }
             }
+        }
+        for name in mine.into_keys().filter(|name| !name.is_empty()) {
+            let reason = "it changed or cannot be read on the standby; the next run settles it";
+            self.problems.push(Problem::new(&path.join(&name), Operation::ReadMetadata, reason));
         }
     }
 
@@ -307,7 +384,11 @@ impl<'a> Planner<'a> {
                 .and_then(|directory| self.view.read_again(&directory, &named.name, named.auth_set)),
         };
         match reread {
-            Ok((entry, _)) if entry.kind != named.entry.kind => None,
+            Ok((entry, _)) if entry.kind != named.entry.kind => {
+                let reason = "it became something else while it was compared; the next run settles it";
+                self.problems.push(Problem::new(path, Operation::ReadMetadata, reason));
+                None
+            }
             Ok((mut entry, inode)) => {
                 entry.links = links_of(self.snapshot, entry.kind, named.scope, &inode);
                 Some(entry)
@@ -462,12 +543,32 @@ impl<'a> Planner<'a> {
         for item in resolve_links(drafts) {
             plan.push(&item)?;
         }
-        for (path, kind) in std::mem::take(&mut self.deletions).into_iter().rev() {
+        let deletions = std::mem::take(&mut self.deletions);
+        let unread = |problem: &Problem| {
+            matches!(problem.operation, Operation::List | Operation::Read | Operation::ReadMetadata)
+        };
+        if !deletions.is_empty() && self.snapshot.problems.iter().chain(&self.problems).any(unread) {
+            // What could not be read may be where something that is gone went to.
+            let reason =
+                format!("{} deletions were left out, because not everything could be read", deletions.len());
+            self.problems.push(Problem::new(&RelPath::root(), Operation::Delete, reason));
+            return Ok(plan);
+        }
+        for (path, kind) in deletions.into_iter().rev() {
             let entry = Entry::new(kind);
             plan.push(&Item { path, change: Change::Delete(kind), entry, link_to: None })?;
         }
         Ok(plan)
     }
+}
+
+/// The names of a listing that must not be taken for missing.
+fn keep(listing: &Listing) -> Keep {
+    let unreadable = listing.rows.iter().filter(|row| row.named.is_none());
+    unreadable
+        .map(|row| NameHash::from_be_bytes(row.line.name))
+        .chain(listing.others.iter().copied())
+        .collect()
 }
 
 /// The readable rows for which `keep` holds, by name.

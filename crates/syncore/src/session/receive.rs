@@ -11,12 +11,12 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use rustix::fs::{Mode, OFlags, openat};
 
-use crate::apply::{Committer, Directories, Directory, FileWriter, Problems, WriteError};
+use crate::apply::{Committer, Directories, Directory, FileWriter, NamesOf, Problems, WriteError};
 use crate::delta::{BlockSums, RegionSignature, sum_blocks};
 use crate::monitor::Monitor;
 use crate::plan::{Change, Item, Plan};
 use crate::problem::Operation;
-use crate::rules::Scope;
+use crate::rules::{RuleSet, Scope};
 use crate::scan::{OpenFile, Root, Stability, View};
 use crate::session::SessionError;
 use crate::session::auth::{PasswordLock, defect};
@@ -30,17 +30,29 @@ const BASES_AHEAD: usize = 4;
 /// Blocks described by one message.
 const SUMS_PER_MESSAGE: usize = 32 * 1024;
 
+/// How many regions one message may ask about.
+const REGIONS_LIMIT: usize = 1024;
+
 /// Signatures in one message.
 const SIGNATURES_PER_MESSAGE: usize = 64;
 
-/// Checks every item of a received plan against this end's own rules and boundaries.
+/// Checks every item of a received plan against the rules and boundaries of the run, and against `own`, which the
+/// sender had no part in: the stricter verdict holds.
 ///
 /// # Errors
 /// [`WireError::Protocol`] naming the first item that an honest sender would not have planned.
-pub(crate) fn check_plan(view: &View, plan: &Plan) -> Result<(), WireError> {
+pub(crate) fn check_plan(view: &View, own: &RuleSet, plan: &Plan) -> Result<(), WireError> {
     let in_scope = |path: &RelPath, kind: Kind, may_be_place: bool| {
         let is_directory = kind == Kind::Directory;
-        let scope = view.rules.decide(path, is_directory).scope;
+        let (agreed, own) =
+            (view.rules.decide(path, is_directory).scope, own.decide(path, is_directory).scope);
+        let scope = if own == Scope::In {
+            agreed
+        } else if agreed == Scope::Out {
+            Scope::Out
+        } else {
+            own
+        };
         let mut at = path.parent();
         while let Some(ancestor) = at {
             if view.boundaries.barriers.contains(&ancestor) {
@@ -72,6 +84,19 @@ pub(crate) fn check_plan(view: &View, plan: &Plan) -> Result<(), WireError> {
         }
     }
     Ok(())
+}
+
+/// Keeps the first failure of several threads; one that panicked has failed.
+pub(crate) fn note_failure(
+    failed: &mut Option<WireError>,
+    ended: std::thread::Result<Result<(), WireError>>,
+) {
+    let error = match ended {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error,
+        Err(_) => WireError::Protocol("a thread failed".to_owned()),
+    };
+    failed.get_or_insert(error);
 }
 
 /// What was carried out.
@@ -149,6 +174,7 @@ impl<'a> Receiver<'a> {
         plan: &'a Plan,
         directories: Directories,
         problems: &Arc<Problems>,
+        names_of: NamesOf,
         start: &Start,
         monitor: &'a dyn Monitor,
     ) -> Self {
@@ -159,9 +185,10 @@ impl<'a> Receiver<'a> {
         Self {
             view,
             plan,
-            committer: Committer::new(Arc::new(directories), Arc::clone(problems), start.durable),
+            committer: Committer::new(Arc::new(directories), Arc::clone(problems), names_of, start.durable),
             delta: start.delta,
             in_place: start.in_place,
+
             monitor,
             remaining: AtomicUsize::new(items.len()),
             items,
@@ -237,7 +264,14 @@ impl<'a> Receiver<'a> {
         }
     }
 
+    /// Deletes last, and not at all when something could not be made: what is to be deleted may be the only copy of
+    /// what was moved.
     fn delete(&self) {
+        let count = self.plan.items().filter(|item| matches!(item.change, Change::Delete(_))).count();
+        if count > 0 && self.committer.failed_any() {
+            let reason = format!("{count} deletions were put off, because not everything could be made");
+            return self.committer.problems.note(&RelPath::root(), Operation::Delete, reason);
+        }
         for item in self.plan.items().filter(|item| matches!(item.change, Change::Delete(_))) {
             self.committer.delete(&item);
             self.monitor.changed(&item.path, &item.change);
@@ -277,13 +311,13 @@ impl<'a> Receiver<'a> {
                 .collect();
             let mut failed = None;
             for worker in workers {
-                if let Ok(Err(error)) = worker.join() {
-                    failed.get_or_insert(error);
-                }
+                note_failure(&mut failed, worker.join());
             }
             self.credit.end();
-            if let Ok(Err(error)) = summing.join() {
-                failed.get_or_insert(error);
+            note_failure(&mut failed, summing.join());
+            if failed.is_none() && self.remaining.load(Ordering::Acquire) > 0 {
+                failed =
+                    Some(WireError::Protocol("the sender ended before all content was there".to_owned()));
             }
             failed.map_or(Ok(()), |error| Err(error.into()))
         })
@@ -383,16 +417,9 @@ impl<'a> Receiver<'a> {
         if let Some(defect) = defect(&new, &old) {
             return Some(defect);
         }
-        // Everything already staged is made durable and renamed first, so that this set is renamed in one go.
-        self.committer.flush();
-        for (item, writer, digest) in files {
-            if let Err(error) = self.committer.place_file(&item, writer, Some(digest)) {
-                self.committer.fail(&item.path, Operation::Write, error);
-            }
-        }
-        self.committer.flush();
+        let swapped = self.committer.place_together(files);
         drop(lock);
-        None
+        swapped.err()
     }
 }
 
@@ -426,23 +453,34 @@ impl Lane<'_> {
                     self.current = Some(Current { number: item, item: planned, writer });
                 }
                 Message::Data(data) => {
-                    self.receiver.monitor.transferred(data.len() as u64);
-                    self.write(|writer| writer.data(&data))?;
+                    let length = data.len() as u64;
+                    self.receiver.monitor.transferred(length);
+                    self.write(length, |writer| writer.data(&data))?;
                 }
-                Message::Hole(length) => self.write(|writer| writer.hole(length))?,
+                Message::Hole(length) => self.write(length, |writer| writer.hole(length))?,
                 Message::Copy(offset, length) => {
                     self.receiver.monitor.transferred(length);
-                    self.write(|writer| writer.copy(offset, length))?;
+                    self.write(length, |writer| writer.copy(offset, length))?;
                 }
                 Message::Patch(offset, region, length, delta) => {
                     self.receiver.monitor.transferred(length.into());
-                    self.write(|writer| writer.patch(offset, region, length, &delta))?;
+                    self.write(length.into(), |writer| writer.patch(offset, region, length, &delta))?;
                 }
                 Message::Refine(item, regions) => self.refine(item, &regions)?,
                 Message::End(digest) => self.end(digest)?,
                 Message::Abandon(number) => {
-                    self.current = None;
                     let item = self.item(number)?;
+                    if self
+                        .current
+                        .take()
+                        .is_some_and(|current| current.writer.is_ok_and(|w| w.is_in_place()))
+                    {
+                        self.receiver.committer.fail(
+                            &item.path,
+                            Operation::Write,
+                            "it was rewritten in place in part",
+                        );
+                    }
                     // The sender reports why.
                     self.receiver.committer.give_up(&item.path);
                     if self.receiver.view.rules.decide(&item.path, false).auth_set {
@@ -480,6 +518,9 @@ impl Lane<'_> {
 
     fn small(&mut self, file: &SmallFile) -> Result<(), WireError> {
         let mut item = self.item(file.item)?;
+        if self.receiver.view.rules.decide(&item.path, false).auth_set {
+            return Err(WireError::Protocol("a password file out of its set".to_owned()));
+        }
         (item.entry.size_bytes, item.entry.mtime) = (file.content.len() as u64, file.mtime);
         let length = file.content.len() as u64;
         let written = if blake3::hash(&file.content).as_bytes()[..16] == file.hash {
@@ -514,19 +555,20 @@ impl Lane<'_> {
         Ok(FileWriter::create(&self.receiver.committer.directories, &directory, basis)?)
     }
 
+    /// Writes `length` more bytes of the current file; no more than was announced, so that a peer cannot fill the disk
+    /// with one file.
     fn write(
         &mut self,
+        length: u64,
         write: impl FnOnce(&mut FileWriter) -> Result<(), WriteError>,
     ) -> Result<(), WireError> {
         let Some(current) = &mut self.current else {
             return Err(WireError::Protocol("content without a file".to_owned()));
         };
         if let Ok(writer) = &mut current.writer {
-            let limit = current.item.entry.size_bytes;
-            let result = write(writer).and_then(|()| {
-                // No more than was announced: a peer cannot fill the disk with one file.
-                if writer.position() > limit { Err(WriteError::Mismatch) } else { Ok(()) }
-            });
+            let fits =
+                writer.position().checked_add(length).is_some_and(|end| end <= current.item.entry.size_bytes);
+            let result = if fits { write(writer) } else { Err(WriteError::Mismatch) };
             if let Err(error) = result {
                 current.writer = Err(error);
             }
@@ -538,6 +580,9 @@ impl Lane<'_> {
         let Some(current) = self.current.as_ref().filter(|current| current.number == number) else {
             return Err(WireError::Protocol("a refinement without its file".to_owned()));
         };
+        if regions.len() > REGIONS_LIMIT {
+            return Err(WireError::Protocol("a refinement of too many regions".to_owned()));
+        }
         let signatures: Vec<RegionSignature> = regions
             .iter()
             .map(|(offset, length)| {

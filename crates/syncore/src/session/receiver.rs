@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, openat};
 
-use crate::apply::{Directories, Problems};
+use crate::apply::{Directories, NamesOf, Problems};
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Line, Listed, Plan};
 use crate::profile::parse_standby_file;
@@ -23,7 +23,7 @@ use crate::tree::{Entry, Kind, RelPath, hash_name};
 use crate::wire::{Answer, CONTROL, Connection, Facts, Message, Question, Start, WireError};
 
 /// Largest file of own protections, in bytes.
-const STANDBY_FILE_LIMIT_BYTES: u64 = 1 << 20;
+const STANDBY_FILE_LIMIT_BYTES: i64 = 1 << 20;
 
 /// A standby root, open, locked and looked at.
 pub(crate) struct Receiving {
@@ -31,6 +31,8 @@ pub(crate) struct Receiving {
     /// None where nothing is there yet: it is made when the run begins, and only if it may.
     root: Option<Arc<Root>>,
     facts: Facts,
+    /// The standby's own rules, exceptions included.
+    own: Vec<Rule>,
     dry_run: bool,
     /// Held until the run is over.
     _lock: Option<OwnedFd>,
@@ -42,7 +44,7 @@ impl Receiving {
         let root = match agree::open_root(&path, "destination") {
             Err(_) if std::fs::symlink_metadata(&path).is_err_and(|e| e.kind() == ErrorKind::NotFound) => {
                 let facts = agree::facts_of_missing(&path)?;
-                return Ok(Self { path, root: None, facts, dry_run, _lock: None });
+                return Ok(Self { path, root: None, facts, own: Vec::new(), dry_run, _lock: None });
             }
             other => Arc::new(other?),
         };
@@ -56,8 +58,9 @@ impl Receiving {
                 reason: "its filesystem is mounted read-only".to_owned(),
             });
         }
-        let facts = agree::facts(&root, own_rules(&root)?);
-        Ok(Self { path, root: Some(root), facts, dry_run, _lock: lock })
+        let own = own_rules(&root)?;
+        let facts = agree::facts(&root, own.iter().filter(|rule| agree::takes_away(rule)).cloned().collect());
+        Ok(Self { path, root: Some(root), facts, own, dry_run, _lock: lock })
     }
 
     pub(crate) fn facts(&self) -> &Facts {
@@ -95,14 +98,16 @@ impl Receiving {
         monitor.phase(Phase::Scan);
         let mut rules = start.rules.clone();
         // The initiator had them from here; should it have lost them, they hold all the same.
-        rules.extend(self.facts.rules.iter().filter(|own| !rules.contains(own)).cloned().collect::<Vec<_>>());
+        if !rules.ends_with(&self.facts.rules) {
+            rules.extend(self.facts.rules.iter().cloned());
+        }
         let view = View {
             root: Arc::clone(&root),
             rules: Arc::new(RuleSet::compile(rules)?),
             boundaries: Arc::new(start.boundaries.clone()),
             checksum: start.checksum,
         };
-        let snapshot = scan_root(&view, monitor)?;
+        let snapshot = Arc::new(scan_root(&view, monitor)?);
         let problems = Arc::new(Problems::default());
         let initiator = say.is_some();
         if initiator {
@@ -110,7 +115,7 @@ impl Receiving {
         } else {
             send_problems(&mut connection.outgoing, snapshot.problems.clone())?;
         }
-        let Snapshot { entries, protected, .. } = snapshot;
+        let Snapshot { entries, protected, .. } = *snapshot;
         connection
             .outgoing
             .send(CONTROL, Message::Scanned { digest: snapshot.digest(), entries, protected })?;
@@ -125,8 +130,9 @@ impl Receiving {
         report.entries_scanned += source_entries;
         report.plan = (!plan.is_empty()).then(|| plan.id());
         report.totals = plan.totals();
-        check_plan(&view, &plan)?;
-        if !ask(&mut say, &plan, monitor)? {
+        check_plan(&view, &RuleSet::compile(self.own.clone())?, &plan)?;
+        // A dry run ends here, whatever the other end makes of it.
+        if !ask(&mut say, &plan, monitor)? || self.dry_run {
             connection.outgoing.send(CONTROL, Message::Decision(false))?;
             report.problems = sorted(problems.take());
             return Ok(report);
@@ -142,7 +148,13 @@ impl Receiving {
                     reason: std::io::Error::from(error).to_string(),
                 }
             })?;
-        let receiver = Receiver::new(&view, &plan, directories, &problems, start, monitor);
+        let names_of = {
+            let snapshot = Arc::clone(&snapshot);
+            NamesOf(Box::new(move |device, inode| {
+                snapshot.links(device, inode).map_or(1, |group| group.members)
+            }))
+        };
+        let receiver = Receiver::new(&view, &plan, directories, &problems, names_of, start, monitor);
         receiver.committer.sweep(&snapshot.leftovers);
         let done = receiver.run(&connection.outgoing, &mut connection.lanes)?;
         (report.literal_bytes, report.copied_bytes) = (done.literal_bytes, done.copied_bytes);
@@ -263,7 +275,10 @@ fn own_rules(root: &Root) -> Result<Vec<Rule>, SessionError> {
         return Err(refuse(&"others than root may write it"));
     }
     let mut text = String::new();
-    let mut reader = std::io::Read::take(std::fs::File::from(fd), STANDBY_FILE_LIMIT_BYTES);
+    if stat.st_size > STANDBY_FILE_LIMIT_BYTES {
+        return Err(refuse(&"it is longer than 1 MiB"));
+    }
+    let mut reader = std::fs::File::from(fd);
     std::io::Read::read_to_string(&mut reader, &mut text).map_err(|e| refuse(&e))?;
     let file = format!("/{}", agree::STANDBY_FILE);
     let mut rules = parse_standby_file(&file, &text).map_err(|e| refuse(&e))?;

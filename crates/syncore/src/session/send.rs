@@ -5,7 +5,7 @@
 //! lives. What is read is looked at before and after; what will not hold still is a problem, and the standby keeps
 //! what it has.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Condvar, Mutex};
 
@@ -17,6 +17,7 @@ use crate::problem::Operation;
 use crate::scan::{OpenFile, READ_ATTEMPTS, Stability, View, extents, open_file, read_full};
 use crate::session::auth::PasswordLock;
 use crate::session::planner::is_delta_item;
+use crate::session::receive::note_failure;
 use crate::session::{SessionError, unexpected};
 use crate::tree::RelPath;
 use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, Outgoing, SmallFile, WireError};
@@ -128,13 +129,12 @@ impl Transfer<'_> {
                 .collect();
             let result = self.answer(control, &queue);
             queue.close();
-            let mut failed = result.err();
+            let mut failed = None;
             for worker in workers {
-                if let Ok(Err(error)) = worker.join() {
-                    failed.get_or_insert(SessionError::Wire(error));
-                }
+                note_failure(&mut failed, worker.join());
             }
-            failed.map_or(Ok(()), Err)
+            // What the receiver said counts for more than what the lanes made of it.
+            result.and_then(|()| failed.map_or(Ok(()), |error| Err(error.into())))
         })
     }
 
@@ -171,20 +171,24 @@ impl Transfer<'_> {
     /// Takes what the receiver asks for, until it says that everything is settled.
     fn answer(&self, control: &mut Incoming, queue: &Queue) -> Result<(), SessionError> {
         let mut collecting: HashMap<u32, BlockSums> = HashMap::new();
+        let mut repeated: HashSet<u32> = HashSet::new();
         let mut waiting: HashMap<u32, Item> =
             (0..).zip(self.plan.items()).filter(|(_, item)| is_delta_item(item, self.delta)).collect();
         loop {
             match control.receive(self.monitor)? {
                 Message::Basis(number, part, more) => {
                     let sums = collecting.entry(number).or_default();
-                    sums.append(part);
+                    sums.append(part).map_err(|e| WireError::Protocol(e.to_string()))?;
                     if more {
                         continue;
                     }
                     let sums = collecting.remove(&number).unwrap_or_default();
-                    // Asked for again: it did not come out right the first time.
-                    let again = || self.plan.items().nth(number as usize).filter(Item::needs_content);
-                    let Some(item) = waiting.remove(&number).or_else(again) else {
+                    // Asked for again, once: it did not come out right the first time.
+                    let mut again = || {
+                        let item = self.plan.items().nth(number as usize).filter(Item::needs_content);
+                        item.filter(|_| repeated.insert(number))
+                    };
+                    let Some(item) = waiting.remove(&number).or_else(&mut again) else {
                         return Err(WireError::Protocol(format!("a basis for item {number}")).into());
                     };
                     queue.push(Job::Delta(number, Box::new(item), sums), false);
@@ -483,23 +487,50 @@ impl Lane<'_> {
         }
     }
 
-    /// Reads the auth set under the password lock, and sends it file by file; the receiver holds them back until all
-    /// are there.
+    /// Reads the auth set under the password lock, and sends it when the lock is free again: production's users do not
+    /// wait for the network. The receiver holds the files back until all are there.
     fn auth_set(&mut self, files: &[(u32, Item)]) -> Result<(), WireError> {
-        let lock = PasswordLock::take(&self.transfer.view.root);
-        match lock {
-            Ok(_held) => {
-                for (number, item) in files {
-                    self.large(*number, item, &BlockSums::default())?;
-                }
+        let contents = PasswordLock::take(&self.transfer.view.root)
+            .map_err(|error| format!("the password files are locked: {}", std::io::Error::from(error)))
+            .and_then(|_lock| {
+                files.iter().map(|(_, item)| self.read_auth(item)).collect::<Result<Vec<_>, _>>()
+            });
+        let contents = match contents {
+            Ok(contents) => contents,
+            Err(reason) => {
+                return files.iter().try_for_each(|(number, item)| self.abandon(*number, item, &reason));
             }
-            Err(error) => {
-                for (number, item) in files {
-                    self.abandon(*number, item, format!("the password files are locked: {error}"))?;
-                }
+        };
+        for ((number, item), (before, content)) in files.iter().zip(contents) {
+            let mut hasher = ContentHasher::default();
+            hasher.data(&content);
+            self.send(Message::Begin { item: *number, size_bytes: before.size_bytes, mtime: before.mtime })?;
+            for data in content.chunks(DATA_BYTES) {
+                self.transfer.monitor.transferred(data.len() as u64);
+                self.send(Message::Data(data.to_vec()))?;
             }
+            self.send(Message::End(hasher.finish()))?;
+            self.transfer.monitor.changed(&item.path, &item.change);
         }
         Ok(())
+    }
+
+    /// Reads one file of the auth set whole.
+    fn read_auth(&mut self, item: &Item) -> Result<(Stability, Vec<u8>), String> {
+        /// Longer than any set of accounts, and short enough for memory.
+        const LIMIT_BYTES: u64 = 64 << 20;
+        let failed = |error: rustix::io::Errno| format!("{}: {}", item.path, std::io::Error::from(error));
+        let fd = self.open(&item.path).map_err(failed)?;
+        let before = Stability::of(fd.as_fd()).map_err(failed)?;
+        if before.size_bytes > LIMIT_BYTES {
+            return Err(format!("{} is longer than 64 MiB", item.path));
+        }
+        let mut content = vec![0; usize::try_from(before.size_bytes).unwrap_or(0)];
+        let read = read_full(fd.as_fd(), &mut content, 0).map_err(failed)?;
+        if read < content.len() || !Stability::of(fd.as_fd()).map_err(failed)?.same_as(&before) {
+            return Err(format!("{} changed while the password lock was held", item.path));
+        }
+        Ok((before, content))
     }
 }
 
@@ -623,11 +654,17 @@ pub(crate) fn send_problems(
     outgoing: &mut Outgoing,
     problems: Vec<crate::problem::Problem>,
 ) -> Result<(), WireError> {
-    let mut problems = problems;
-    while !problems.is_empty() {
-        let rest = problems.split_off(problems.len().min(64));
-        outgoing.send(CONTROL, Message::Problems(problems))?;
-        problems = rest;
+    /// About how many bytes of problems go into one message.
+    const MESSAGE_BYTES: usize = 256 * 1024;
+    let (mut part, mut bytes) = (Vec::new(), 0);
+    for problem in problems {
+        let length = 16 + problem.path.as_bytes().len() + problem.reason.len();
+        if bytes + length > MESSAGE_BYTES && !part.is_empty() {
+            outgoing.send(CONTROL, Message::Problems(std::mem::take(&mut part)))?;
+            bytes = 0;
+        }
+        bytes += length;
+        part.push(problem);
     }
-    Ok(())
+    if part.is_empty() { Ok(()) } else { outgoing.send(CONTROL, Message::Problems(part)) }
 }

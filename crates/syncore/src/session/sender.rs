@@ -120,6 +120,8 @@ impl Sender {
                     theirs.iter().for_each(|problem| monitor.problem(problem));
                     mine.extend(theirs);
                 }
+                // An initiator that only wanted to see an empty plan.
+                Message::Decision(false) => break,
                 Message::Finished { literal_bytes, copied_bytes } => {
                     (report.literal_bytes, report.copied_bytes) = (literal_bytes, copied_bytes);
                     break;

@@ -15,7 +15,7 @@ use thiserror::Error;
 pub const NAME_MAX_BYTES: usize = 255;
 
 /// Longest path accepted from a peer, in bytes; far above `PATH_MAX`, because trees may be deeper than that.
-pub const PATH_LIMIT_BYTES: usize = 1 << 20;
+pub const PATH_LIMIT_BYTES: usize = 1 << 17;
 
 /// A path relative to a root: components joined by `/`, no leading or trailing slash; the root itself is empty.
 ///

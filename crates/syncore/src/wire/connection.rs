@@ -7,7 +7,7 @@
 //! script's output from an agent).
 
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -209,6 +209,8 @@ struct ReaderState {
     epoch: Instant,
     /// Milliseconds since `epoch` at the last complete frame.
     last_frame: AtomicU64,
+    /// Whether the reader waits for a lane of this end: then it is not the peer that makes no progress.
+    delivering: AtomicBool,
     end: Mutex<Option<WireError>>,
 }
 
@@ -248,6 +250,9 @@ impl Incoming {
             return Ok(());
         }
         let last = Duration::from_millis(self.state.last_frame.load(Ordering::Relaxed));
+        if self.state.delivering.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         if self.state.epoch.elapsed().saturating_sub(last) > self.timeout {
             return Err(WireError::Timeout { seconds: self.timeout.as_secs() });
         }
@@ -378,7 +383,17 @@ impl Connection {
 
 impl ReaderState {
     fn new() -> Arc<Self> {
-        Arc::new(Self { epoch: Instant::now(), last_frame: AtomicU64::new(0), end: Mutex::new(None) })
+        Arc::new(Self {
+            epoch: Instant::now(),
+            last_frame: AtomicU64::new(0),
+            delivering: AtomicBool::new(false),
+            end: Mutex::new(None),
+        })
+    }
+
+    fn heard(&self) {
+        let now = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_frame.store(now, Ordering::Relaxed);
     }
 }
 
@@ -467,6 +482,7 @@ fn read_frames(
     traffic: &Traffic,
     state: &ReaderState,
 ) -> Option<WireError> {
+    let alive = postcard::to_allocvec(&Message::Alive).unwrap_or_default();
     loop {
         let mut header = [0; HEADER_BYTES];
         if let Err(error) = reader.read_exact(&mut header) {
@@ -490,10 +506,16 @@ fn read_frames(
             Err(error) => return Some(WireError::Lost(error.to_string())),
         }
         traffic.received.fetch_add((HEADER_BYTES + length) as u64, Ordering::Relaxed);
-        let now = u64::try_from(state.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
-        state.last_frame.store(now, Ordering::Relaxed);
+        state.heard();
+        // A sign of life is for this thread; nobody may be reading that lane for hours.
+        if header[5] == 0 && payload == alive {
+            continue;
+        }
+        state.delivering.store(true, Ordering::Relaxed);
         // A lane that nobody reads any more belongs to a part of the run that is over.
         let _ = lane.send((header[5], payload));
+        state.heard();
+        state.delivering.store(false, Ordering::Relaxed);
     }
 }
 
@@ -508,4 +530,77 @@ fn start_alive(mut outgoing: Outgoing) -> SyncSender<()> {
         }
     });
     stop
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::Silent;
+    use crate::wire::pair;
+
+    fn connected() -> (Connection, Connection) {
+        let (a, b) = pair().unwrap();
+        let over = |stream| Connection::over(stream, Compression::Auto, None, Duration::from_secs(20));
+        let other = std::thread::spawn(move || over(b).unwrap());
+        (over(a).unwrap(), other.join().unwrap())
+    }
+
+    #[test]
+    fn signs_of_life_do_not_fill_a_lane_that_nobody_reads() {
+        let (mut here, mut there) = connected();
+        for _ in 0..10 * LANE_DEPTH {
+            here.outgoing.send(CONTROL, Message::Alive).unwrap();
+        }
+        here.outgoing.send(1, Message::Data(vec![7; 9])).unwrap();
+        assert_eq!(there.lanes[1].receive(&Silent).unwrap(), Message::Data(vec![7; 9]));
+    }
+
+    #[test]
+    fn messages_arrive_as_they_were_sent_compressed_or_not() {
+        let (mut here, mut there) = connected();
+        let noise: Vec<u8> = (0..100_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 7) as u8).collect();
+        for message in [Message::Data(vec![1; 300_000]), Message::Data(noise), Message::Hole(u64::MAX)] {
+            here.outgoing.send(2, message.clone()).unwrap();
+            assert_eq!(there.lanes[2].receive(&Silent).unwrap(), message);
+        }
+        assert!(here.traffic.sent_bytes() < 110_000);
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_a_frame_is_an_error_and_not_a_broken_stream() {
+        let (mut here, mut there) = connected();
+        let long = Message::Data(vec![0; FRAME_LIMIT_BYTES + 1]);
+        assert!(matches!(here.outgoing.send(1, long), Err(WireError::Protocol(_))));
+        here.outgoing.send(1, Message::LaneEnd).unwrap();
+        assert_eq!(there.lanes[1].receive(&Silent).unwrap(), Message::LaneEnd);
+    }
+
+    #[test]
+    fn garbage_ends_in_an_error_that_names_it() {
+        let greeted = |bytes: &'static [u8]| {
+            let stream = ByteStream {
+                reader: Box::new(bytes),
+                writer: Box::new(std::io::sink()),
+                finish: Box::new(|| None),
+            };
+            Connection::over(stream, Compression::Off, None, Duration::from_secs(5)).map(|_| ())
+        };
+        assert!(
+            matches!(greeted(b"Welcome to this host\n"), Err(WireError::NoAgent { heard }) if heard.contains("Welcome"))
+        );
+        assert!(
+            matches!(greeted(b"\x7fclonetool-wire\n\x63\x00\x039.9"), Err(WireError::Version { theirs, .. }) if theirs.contains("9.9"))
+        );
+        assert!(matches!(greeted(b""), Err(WireError::Lost(_))));
+        let mut frames = greeting();
+        frames.extend_from_slice(&[0xff, 0xff, 0xff, 0x7f, 0, 0]);
+        let stream = ByteStream {
+            reader: Box::new(std::io::Cursor::new(frames)),
+            writer: Box::new(std::io::sink()),
+            finish: Box::new(|| None),
+        };
+        let mut connection =
+            Connection::over(stream, Compression::Off, None, Duration::from_secs(5)).unwrap();
+        assert!(matches!(connection.lanes[0].receive(&Silent), Err(WireError::Protocol(_))));
+    }
 }

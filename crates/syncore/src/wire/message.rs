@@ -168,7 +168,7 @@ pub enum Message {
     Copy(u64, u64),
     /// A `fast_rsync` delta against a region of the basis: offset, length, bytes it makes, delta.
     Patch(u64, u32, u32, #[serde(with = "serde_bytes")] Vec<u8>),
-    /// The file is complete; BLAKE3 of it all.
+    /// The file is complete; its [`ContentHasher`](crate::delta::ContentHasher) digest.
     End([u8; 32]),
     /// The item's content cannot be had; what it replaces stays.
     Abandon(u32),
