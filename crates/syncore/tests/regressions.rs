@@ -148,7 +148,7 @@ fn identities(root: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
 }
 
 /// How many names a directory has: few, and so many that it is compared by parts.
-const SIZES: [usize; 6] = [1, 47, 48, 49, 200, 3000];
+const SIZES: [usize; 6] = [1, 47, 48, 49, 200, 1000];
 
 /// A pair in sync with `names` names in `directory`.
 fn crowded(directory: &str, names: usize) -> Pair {
