@@ -14,5 +14,6 @@ mod harness;
 mod mounts;
 mod profiles;
 mod props;
+mod regressions;
 mod rooms;
 mod work;
