@@ -51,10 +51,15 @@ fn shell(directory: &Path) -> Remote {
 }
 
 /// Has nothing, and says so until the other end hangs up.
-fn play(directory: &Path, rules: Vec<Rule>) {
+fn play(directory: &Path, rules: &[Rule]) {
     let writer = File::options().write(true).open(directory.join("said")).unwrap();
     let reader = File::open(directory.join("heard")).unwrap();
-    let stream = ByteStream { reader: Box::new(reader), writer: Box::new(writer), finish: Box::new(|| None) };
+    let stream = ByteStream {
+        reader: Box::new(reader),
+        writer: Box::new(writer),
+        finish: Box::new(|| None),
+        abort: std::sync::Arc::new(|| ()),
+    };
     let mut peer = Connection::over(stream, Compression::Off, None, Duration::from_secs(20)).unwrap();
     while let Ok(message) = peer.lanes[0].receive(&Silent) {
         let answers = match message {
@@ -62,7 +67,7 @@ fn play(directory: &Path, rules: Vec<Rule>) {
                 root: b"/standby".to_vec(),
                 boot_id: b"another host".to_vec(),
                 mounts: Vec::new(),
-                rules: rules.clone(),
+                rules: rules.to_vec(),
                 empty: false,
             })],
             Message::Start(_) => vec![Message::Scanned { digest: [1; 16], entries: 0, protected: 0 }],
@@ -136,7 +141,7 @@ fn a_standby_cannot_ask_for_what_the_source_does_not_send() {
     let source = source();
     let reaching = |action: Action| {
         let patterns = ["/secret", "/hidden/", "/hidden/file", "/hidden/**", "/guarded"];
-        patterns.map(|pattern| rule(action.clone(), pattern)).to_vec()
+        patterns.map(|pattern| rule(action, pattern)).to_vec()
     };
     let everything = vec![rule(Action::Include, "/**")];
     for theirs in [Vec::new(), reaching(Action::Include), reaching(Action::Class(Class::S)), everything] {
@@ -153,7 +158,7 @@ fn a_standby_cannot_ask_for_the_identity_of_the_source() {
     let source = source();
     let identity = ["/etc/hostname", "/etc/machine-id"];
     for action in [Action::Include, Action::Class(Class::S)] {
-        let theirs = identity.map(|pattern| rule(action.clone(), pattern)).to_vec();
+        let theirs = identity.map(|pattern| rule(action, pattern)).to_vec();
         let paths = planned(source.path().to_owned(), daily(), theirs);
         assert!(paths.contains(&"/etc/motd".to_owned()), "{action}: {paths:?}");
         for kept in identity {

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use rustix::fs::{Mode, OFlags, openat};
@@ -118,7 +118,8 @@ pub(crate) struct Receiver<'a> {
     pub(crate) items: HashMap<u32, Item>,
     /// Items of the auth set that are complete but wait for each other.
     auth: Mutex<AuthSet>,
-    remaining: AtomicUsize,
+    /// Items that are dealt with, by number.
+    done: Mutex<HashSet<u32>>,
     literal_bytes: AtomicU64,
     copied_bytes: AtomicU64,
     credit: Credit,
@@ -190,7 +191,7 @@ impl<'a> Receiver<'a> {
             in_place: start.in_place,
 
             monitor,
-            remaining: AtomicUsize::new(items.len()),
+            done: Mutex::default(),
             items,
             auth: Mutex::new(AuthSet { expected, ..AuthSet::default() }),
             literal_bytes: AtomicU64::new(0),
@@ -228,8 +229,7 @@ impl<'a> Receiver<'a> {
     /// Empties and removes directories that become something else. What is in them is in the plan, too, as deletions;
     /// nothing that the plan does not name is removed.
     fn make_way(&self) {
-        let replaced: Vec<Item> =
-            self.plan.items().filter(|item| item.change == Change::Replace(Kind::Directory)).collect();
+        let replaced = self.replaced_directories();
         if replaced.is_empty() {
             return;
         }
@@ -267,15 +267,25 @@ impl<'a> Receiver<'a> {
     /// Deletes last, and not at all when something could not be made: what is to be deleted may be the only copy of
     /// what was moved.
     fn delete(&self) {
-        let count = self.plan.items().filter(|item| matches!(item.change, Change::Delete(_))).count();
+        // What was in the way of something else is gone already.
+        let replaced = self.replaced_directories();
+        let left = |item: &Item| {
+            let deleted = matches!(item.change, Change::Delete(_));
+            deleted && !replaced.iter().any(|replaced| item.path.starts_with(&replaced.path))
+        };
+        let count = self.plan.items().filter(left).count();
         if count > 0 && self.committer.failed_any() {
             let reason = format!("{count} deletions were put off, because not everything could be made");
             return self.committer.problems.note(&RelPath::root(), Operation::Delete, reason);
         }
-        for item in self.plan.items().filter(|item| matches!(item.change, Change::Delete(_))) {
+        for item in self.plan.items().filter(left) {
             self.committer.delete(&item);
             self.monitor.changed(&item.path, &item.change);
         }
+    }
+
+    fn replaced_directories(&self) -> Vec<Item> {
+        self.plan.items().filter(|item| item.change == Change::Replace(Kind::Directory)).collect()
     }
 
     fn finish_directories(&self) {
@@ -299,10 +309,17 @@ impl<'a> Receiver<'a> {
                 .map(|(number, incoming)| {
                     let outgoing = outgoing.clone();
                     scope.spawn(move || {
-                        let lane =
-                            Lane { receiver: self, number, outgoing, incoming, parent: None, current: None };
+                        let lane = Lane {
+                            receiver: self,
+                            number,
+                            outgoing,
+                            incoming: &mut *incoming,
+                            parent: None,
+                            current: None,
+                        };
                         let result = lane.work();
-                        if result.is_err() {
+                        if let Err(error) = &result {
+                            incoming.fail(error);
                             self.credit.end();
                         }
                         result
@@ -315,7 +332,8 @@ impl<'a> Receiver<'a> {
             }
             self.credit.end();
             note_failure(&mut failed, summing.join());
-            if failed.is_none() && self.remaining.load(Ordering::Acquire) > 0 {
+            let done = self.done.lock().map_or(0, |done| done.len());
+            if failed.is_none() && done < self.items.len() {
                 failed =
                     Some(WireError::Protocol("the sender ended before all content was there".to_owned()));
             }
@@ -358,11 +376,17 @@ impl<'a> Receiver<'a> {
     }
 
     /// Counts an item as dealt with; the last one tells the sender that nothing more is needed.
-    fn settled(&self, item: &Item, outgoing: &mut Outgoing) -> Result<(), WireError> {
+    fn settled(&self, number: u32, item: &Item, outgoing: &mut Outgoing) -> Result<(), WireError> {
         if is_delta_item(item, self.delta) {
             self.credit.give_back();
         }
-        if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let Ok(mut done) = self.done.lock() else { return Ok(()) };
+        if !done.insert(number) {
+            return Err(WireError::Protocol(format!("item {number} came twice")));
+        }
+        let all = done.len() == self.items.len();
+        drop(done);
+        if all {
             outgoing.send(CONTROL, Message::Settled)?;
         }
         Ok(())
@@ -486,7 +510,7 @@ impl Lane<'_> {
                     if self.receiver.view.rules.decide(&item.path, false).auth_set {
                         self.receiver.auth_file(None);
                     }
-                    self.receiver.settled(&item, &mut self.outgoing)?;
+                    self.receiver.settled(number, &item, &mut self.outgoing)?;
                 }
                 Message::LaneEnd => return Ok(()),
                 other => {
@@ -540,7 +564,7 @@ impl Lane<'_> {
             }
             Err(error) => self.receiver.committer.fail(&item.path, Operation::Write, error),
         }
-        self.receiver.settled(&item, &mut self.outgoing)
+        self.receiver.settled(file.item, &item, &mut self.outgoing)
     }
 
     fn begin(&mut self, item: &Item) -> Result<FileWriter, WriteError> {
@@ -627,7 +651,7 @@ impl Lane<'_> {
                 }
             }
         }
-        receiver.settled(&item, &mut self.outgoing)
+        receiver.settled(number, &item, &mut self.outgoing)
     }
 
     /// Whether an item that came out wrong may be asked for once more.

@@ -118,9 +118,11 @@ impl Transfer<'_> {
                 .map(|(number, incoming)| {
                     let (queue, outgoing) = (&queue, outgoing.clone());
                     scope.spawn(move || {
-                        let lane = Lane { transfer: self, number, outgoing, incoming, parent: None };
+                        let lane =
+                            Lane { transfer: self, number, outgoing, incoming: &mut *incoming, parent: None };
                         let result = lane.work(queue);
-                        if result.is_err() {
+                        if let Err(error) = &result {
+                            incoming.fail(error);
                             queue.close();
                         }
                         result
@@ -128,6 +130,9 @@ impl Transfer<'_> {
                 })
                 .collect();
             let result = self.answer(control, &queue);
+            if let Err(SessionError::Wire(error)) = &result {
+                control.fail(error);
+            }
             queue.close();
             let mut failed = None;
             for worker in workers {
