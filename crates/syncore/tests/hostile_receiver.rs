@@ -51,7 +51,7 @@ fn shell(directory: &Path) -> Remote {
 }
 
 /// Has nothing, and says so until the other end hangs up.
-fn play(directory: &Path, rules: Vec<Rule>) {
+fn play(directory: &Path, rules: &[Rule]) {
     let writer = File::options().write(true).open(directory.join("said")).unwrap();
     let reader = File::open(directory.join("heard")).unwrap();
     let stream = ByteStream { reader: Box::new(reader), writer: Box::new(writer), finish: Box::new(|| None) };
@@ -62,7 +62,7 @@ fn play(directory: &Path, rules: Vec<Rule>) {
                 root: b"/standby".to_vec(),
                 boot_id: b"another host".to_vec(),
                 mounts: Vec::new(),
-                rules: rules.clone(),
+                rules: rules.to_vec(),
                 empty: false,
             })],
             Message::Start(_) => vec![Message::Scanned { digest: [1; 16], entries: 0, protected: 0 }],
@@ -98,7 +98,7 @@ fn planned(source: PathBuf, ours: Vec<Rule>, theirs: Vec<Rule>) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let remote = shell(directory.path());
     let path = directory.path().to_owned();
-    let peer = std::thread::spawn(move || play(&path, theirs));
+    let peer = std::thread::spawn(move || play(&path, &theirs));
     let job = Job {
         source: Location::Local(source),
         destination: Location::Remote(Box::new(remote), PathBuf::from("/standby")),
@@ -136,7 +136,7 @@ fn a_standby_cannot_ask_for_what_the_source_does_not_send() {
     let source = source();
     let reaching = |action: Action| {
         let patterns = ["/secret", "/hidden/", "/hidden/file", "/hidden/**", "/guarded"];
-        patterns.map(|pattern| rule(action.clone(), pattern)).to_vec()
+        patterns.map(|pattern| rule(action, pattern)).to_vec()
     };
     let everything = vec![rule(Action::Include, "/**")];
     for theirs in [Vec::new(), reaching(Action::Include), reaching(Action::Class(Class::S)), everything] {
@@ -153,7 +153,7 @@ fn a_standby_cannot_ask_for_the_identity_of_the_source() {
     let source = source();
     let identity = ["/etc/hostname", "/etc/machine-id"];
     for action in [Action::Include, Action::Class(Class::S)] {
-        let theirs = identity.map(|pattern| rule(action.clone(), pattern)).to_vec();
+        let theirs = identity.map(|pattern| rule(action, pattern)).to_vec();
         let paths = planned(source.path().to_owned(), daily(), theirs);
         assert!(paths.contains(&"/etc/motd".to_owned()), "{action}: {paths:?}");
         for kept in identity {
