@@ -103,7 +103,7 @@ fn planned(source: PathBuf, ours: Vec<Rule>, theirs: Vec<Rule>) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let remote = shell(directory.path());
     let path = directory.path().to_owned();
-    let peer = std::thread::spawn(move || play(&path, theirs));
+    let peer = std::thread::spawn(move || play(&path, &theirs));
     let job = Job {
         source: Location::Local(source),
         destination: Location::Remote(Box::new(remote), PathBuf::from("/standby")),
