@@ -83,7 +83,9 @@ impl Receiving {
         })?;
         let root = Arc::new(agree::open_root(&self.path, "destination")?);
         if root.canonical_path().unwrap_or_default() != self.facts.root {
-            return Err(SessionError::Refused("the destination became another directory as it was made".to_owned()));
+            return Err(SessionError::Refused(
+                "the destination became another directory as it was made".to_owned(),
+            ));
         }
         let lock = lock_root(&root)?;
         Ok(Some((root, Some(lock))))
