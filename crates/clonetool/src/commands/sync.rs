@@ -1,14 +1,18 @@
 //! `clonetool sync`, and the arguments that `plan` shares with it.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::Args;
-use syncore::session::{Job, Options};
+use syncore::profile::{Profile, Row};
+use syncore::rules::Class;
+use syncore::session::{Job, Location, Options};
 
 use crate::arguments::{ChangeOptions, ConnectionOptions, OutputOptions, ScopeOptions};
 use crate::error::CommandError;
 use crate::profiles;
 use crate::run::{self, Outcome, Purpose};
+use crate::ui::Ui;
 
 /// Bring a standby up to date under a profile
 ///
@@ -51,13 +55,18 @@ impl SyncArguments {
 
 impl ProfiledArguments {
     pub(super) fn run(&self, purpose: Purpose) -> Result<Outcome, CommandError> {
-        run::execute(purpose, &self.output, |_| self.job(purpose))
+        run::execute(purpose, &self.output, |ui| self.job(purpose, ui))
     }
 
-    fn job(&self, purpose: Purpose) -> Result<Job, CommandError> {
+    fn job(&self, purpose: Purpose, ui: &Ui) -> Result<Job, CommandError> {
         let profile = profiles::load_to_run(&self.profile)?;
         let (source, destination) =
             self.connection.locate_profiled(&profile, self.source.as_deref(), self.destination.as_deref())?;
+        if let Location::Local(root) = &source {
+            for row in not_carried(&profile, root) {
+                ui.warn(&format!("{} was not carried: {} needs a replication or dump of its own", row.path, row.what));
+            }
+        }
         let mut options = Options {
             dry_run: purpose == Purpose::Plan,
             delete: profile.delete.enabled,
@@ -67,5 +76,31 @@ impl ProfiledArguments {
         self.scope.apply(Some(&profile), &mut options);
         self.connection.apply(&mut options)?;
         Ok(Job { source, destination, rules: self.scope.rules(profile.rules())?, options })
+    }
+}
+
+/// The rows of what is on the source, needs a replication of its own, and is therefore left out.
+fn not_carried<'a>(profile: &'a Profile, root: &Path) -> impl Iterator<Item = &'a Row> {
+    let there = move |row: &&Row| {
+        let path = root.join(row.path.trim_start_matches('/'));
+        std::fs::read_dir(path).is_ok_and(|mut names| names.next().is_some())
+    };
+    profile.rows.iter().filter(|row| row.class == Class::R).filter(there)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_its_own_replication_is_named_when_it_is_there() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (_, text) = syncore::profile::shipped()[1];
+        let profile = Profile::parse("linux-daily", text, &|_| None).expect("a profile");
+        assert_eq!(not_carried(&profile, root.path()).count(), 0);
+        std::fs::create_dir_all(root.path().join("var/lib/postgresql/15")).expect("a directory");
+        let found: Vec<&str> = not_carried(&profile, root.path()).map(|row| row.path.as_str()).collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("/var/lib/postgresql"), "{found:?}");
     }
 }
