@@ -64,7 +64,10 @@ impl ProfiledArguments {
             self.connection.locate_profiled(&profile, self.source.as_deref(), self.destination.as_deref())?;
         if let Location::Local(root) = &source {
             for row in not_carried(&profile, root) {
-                ui.warn(&format!("{} was not carried: {} needs a replication or dump of its own", row.path, row.what));
+                ui.warn(&format!(
+                    "{} was not carried: {} needs a replication or dump of its own",
+                    row.path, row.what
+                ));
             }
         }
         let mut options = Options {

@@ -9,6 +9,7 @@ mod commit;
 mod directory;
 mod metadata;
 mod stage;
+mod update;
 
 pub use commit::{Committer, NamesOf};
 pub use directory::{Directories, Directory};

@@ -8,194 +8,31 @@
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-
-use thiserror::Error;
 
 mod agree;
 mod auth;
 mod describe;
+mod job;
+mod judge;
 mod listing;
 mod planner;
+mod queue;
 mod receive;
+mod receive_lane;
 mod receiver;
+mod refine;
 mod send;
 mod sender;
+mod stable;
 
 use crate::monitor::{Monitor, Phase};
-use crate::plan::{Plan, PlanId, Totals};
-use crate::problem::Problem;
-use crate::rules::Rule;
+use crate::plan::Plan;
 use crate::scan::Root;
 use crate::wire::{
-    CONTROL, Compression, Connection, Facts, Failure, Message, Open, Part, Remote, TransportError, WireError,
-    connect,
+    CONTROL, Compression, Connection, Facts, Failure, Message, Open, Part, Remote, WireError, connect,
 };
 
-/// One end of a run.
-#[derive(Debug, Clone)]
-pub enum Location {
-    /// A directory on this host.
-    Local(PathBuf),
-    /// A directory on another host, reached through a transport.
-    Remote(Box<Remote>, PathBuf),
-}
-
-/// How to run; the default is what `clonetool clone` does without options.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Delete what is in scope on the standby and not on the source.
-    pub delete: bool,
-    /// Make the plan and stop.
-    pub dry_run: bool,
-    /// Compare content, not only size and modification time.
-    pub checksum: bool,
-    /// Stay on the filesystem (and btrfs subvolume) of each root.
-    pub one_file_system: bool,
-    /// Filesystems below the root that are crossed into although `one_file_system` is set.
-    pub also: Vec<crate::tree::RelPath>,
-    /// Refuse to run while a local filesystem of the source is in scope but not listed in `also`, or a listed one is
-    /// not mounted on both ends.
-    pub refuse_unlisted_filesystems: bool,
-    /// Flush to stable storage before success is reported.
-    pub durable: bool,
-    /// Write changed blocks into the existing file instead of building a new one.
-    pub in_place: bool,
-    /// How to compress what is sent.
-    pub compression: Compression,
-    /// Upper bound of what is sent, in bytes a second.
-    pub bandwidth_limit: Option<u64>,
-    /// How long the peer may make no progress.
-    pub timeout: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            delete: false,
-            dry_run: false,
-            checksum: false,
-            one_file_system: false,
-            also: Vec::new(),
-            refuse_unlisted_filesystems: false,
-            durable: true,
-            in_place: false,
-            compression: Compression::Auto,
-            bandwidth_limit: None,
-            timeout: Duration::from_secs(120),
-        }
-    }
-}
-
-/// What to run: from where to where, under which rules.
-#[derive(Debug, Clone)]
-pub struct Job {
-    /// The tree that is read.
-    pub source: Location,
-    /// The tree that is changed.
-    pub destination: Location,
-    /// Include, exclude, protect and class rules. None at all means: everything.
-    pub rules: Vec<Rule>,
-    /// How to run.
-    pub options: Options,
-}
-
-/// What a run did, as far as it got.
-#[derive(Debug, Clone, Default)]
-pub struct Report {
-    /// The plan's id; none when the plan was empty.
-    pub plan: Option<PlanId>,
-    /// What was planned and, unless it was a dry run or there are problems, done.
-    pub totals: Totals,
-    /// Entries scanned on both ends together.
-    pub entries_scanned: u64,
-    /// Entries on the standby that the rules protected, a protected directory counted once.
-    pub protected: u64,
-    /// File content that crossed the wire as itself, before compression.
-    pub literal_bytes: u64,
-    /// File content that was found on the standby.
-    pub copied_bytes: u64,
-    /// What crossed the wire from this host.
-    pub wire_sent_bytes: u64,
-    /// What crossed the wire to this host.
-    pub wire_received_bytes: u64,
-    /// What could not be done to single paths, on either end.
-    pub problems: Vec<Problem>,
-}
-
-/// The answer to a finished plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Approval {
-    /// Carry it out.
-    Run,
-    /// Change nothing; the reason is for a person.
-    Refuse(String),
-}
-
-/// Why a run ended early.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum SessionError {
-    /// SOURCE and DESTINATION are both on other hosts.
-    #[error("source and destination are both remote")]
-    BothRemote,
-    /// A root that cannot be opened.
-    #[error("cannot open {role} {path}: {reason}")]
-    Root {
-        /// `source` or `destination`.
-        role: &'static str,
-        /// Which path.
-        path: String,
-        /// Why.
-        reason: String,
-    },
-    /// The walk of the source would reach the destination.
-    #[error("the walk of {source_root} would reach the destination {destination_root}")]
-    DestinationInsideSource {
-        /// The source root.
-        source_root: String,
-        /// The destination root.
-        destination_root: String,
-    },
-    /// A human has to decide: nothing was changed.
-    #[error("refused: {0}")]
-    Refused(String),
-    /// Another run holds the standby root.
-    #[error("another run holds {0}")]
-    Busy(String),
-    /// The rules do not compile.
-    #[error(transparent)]
-    Rules(#[from] crate::rules::RuleError),
-    /// The peer could not be reached.
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    /// The connection broke, or the peer spoke nonsense.
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    /// The peer gave up, and says why.
-    #[error("the peer gave up: {0}")]
-    Peer(String),
-    /// An operation on which the whole run depends failed.
-    #[error("cannot {operation}: {reason}")]
-    Fatal {
-        /// What was being done.
-        operation: &'static str,
-        /// Why it failed.
-        reason: String,
-    },
-    /// The monitor asked to stop.
-    #[error("interrupted; nothing is half-written, run the same command again to continue")]
-    Cancelled,
-}
-
-/// What an agent permits, whatever the initiator asks for.
-#[derive(Debug, Clone, Default)]
-pub struct AgentLimits {
-    /// Everything outside this directory is refused.
-    pub root: Option<PathBuf>,
-    /// Every change is refused: the agent only reads.
-    pub read_only: bool,
-}
+pub use job::{AgentLimits, Approval, Job, Location, Options, Report, SessionError};
 
 /// Runs `job` to its end and says what was done.
 ///
@@ -507,6 +344,7 @@ pub(crate) fn name_of(message: &Message) -> String {
 mod tests {
     use super::*;
     use crate::monitor::Silent;
+    use std::time::Duration;
 
     /// What an agent bound to `limit` answers to an initiator that asks for `path`.
     fn answer(limit: &Path, path: &Path, part: Part) -> Message {

@@ -11,80 +11,24 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use rustix::fs::{Mode, OFlags, openat};
 
-use crate::apply::{Committer, Directories, Directory, FileWriter, NamesOf, Problems, WriteError};
-use crate::delta::{BlockSums, RegionSignature, sum_blocks};
+use crate::apply::{Committer, Directories, FileWriter, NamesOf, Problems};
+use crate::delta::{BlockSums, sum_blocks};
 use crate::monitor::Monitor;
 use crate::plan::{Change, Item, Plan};
 use crate::problem::Operation;
-use crate::rules::{RuleSet, Scope};
-use crate::scan::{OpenFile, Root, Stability, View};
+use crate::scan::{OpenFile, Stability, View};
 use crate::session::SessionError;
 use crate::session::auth::{PasswordLock, defect};
 use crate::session::planner::is_delta_item;
+use crate::session::receive_lane::Lane;
 use crate::tree::{Kind, RelPath};
-use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, Outgoing, SmallFile, Start, WireError};
+use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, Outgoing, Start, WireError};
 
 /// How many basis files may be described before the first of them is settled.
 const BASES_AHEAD: usize = 4;
 
 /// Blocks described by one message.
 const SUMS_PER_MESSAGE: usize = 32 * 1024;
-
-/// How many regions one message may ask about.
-const REGIONS_LIMIT: usize = 1024;
-
-/// Signatures in one message.
-const SIGNATURES_PER_MESSAGE: usize = 64;
-
-/// Checks every item of a received plan against the rules and boundaries of the run, and against `own`, which the
-/// sender had no part in: the stricter verdict holds.
-///
-/// # Errors
-/// [`WireError::Protocol`] naming the first item that an honest sender would not have planned.
-pub(crate) fn check_plan(view: &View, own: &RuleSet, plan: &Plan) -> Result<(), WireError> {
-    let in_scope = |path: &RelPath, kind: Kind, may_be_place: bool| {
-        let is_directory = kind == Kind::Directory;
-        let (agreed, own) =
-            (view.rules.decide(path, is_directory).scope, own.decide(path, is_directory).scope);
-        let scope = if own == Scope::In {
-            agreed
-        } else if agreed == Scope::Out {
-            Scope::Out
-        } else {
-            own
-        };
-        let mut at = path.parent();
-        while let Some(ancestor) = at {
-            if view.boundaries.barriers.contains(&ancestor) {
-                return false;
-            }
-            at = ancestor.parent();
-        }
-        let barrier = view.boundaries.barriers.contains(path);
-        match scope {
-            Scope::In => !barrier || (may_be_place && is_directory),
-            Scope::Implied | Scope::Empty => may_be_place && is_directory,
-            Scope::Out => false,
-        }
-    };
-    for item in plan.items() {
-        let creates = item.change == Change::Create;
-        let old_kind = match item.change {
-            Change::Replace(kind) => kind,
-            _ => item.entry.kind,
-        };
-        let allowed = in_scope(&item.path, item.entry.kind, creates)
-            && in_scope(&item.path, old_kind, creates)
-            && item.link_to.as_ref().is_none_or(|leader| in_scope(leader, item.entry.kind, false));
-        if !allowed {
-            return Err(WireError::Protocol(format!(
-                "the plan names {}, which is out of scope here",
-                item.path
-            )));
-        }
-    }
-    Ok(())
-}
 
 /// Keeps the first failure of several threads; one that panicked has failed.
 pub(crate) fn note_failure(
@@ -112,7 +56,7 @@ pub(crate) struct Receiver<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) committer: Committer,
     pub(crate) delta: bool,
-    in_place: bool,
+    pub(super) in_place: bool,
     pub(crate) monitor: &'a dyn Monitor,
     /// Items that need content, by number.
     pub(crate) items: HashMap<u32, Item>,
@@ -120,10 +64,10 @@ pub(crate) struct Receiver<'a> {
     auth: Mutex<AuthSet>,
     /// Items that are dealt with, by number.
     done: Mutex<HashSet<u32>>,
-    literal_bytes: AtomicU64,
-    copied_bytes: AtomicU64,
+    pub(super) literal_bytes: AtomicU64,
+    pub(super) copied_bytes: AtomicU64,
     credit: Credit,
-    retried: Mutex<HashSet<u32>>,
+    pub(super) retried: Mutex<HashSet<u32>>,
 }
 
 #[derive(Default)]
@@ -309,15 +253,7 @@ impl<'a> Receiver<'a> {
                 .map(|(number, incoming)| {
                     let outgoing = outgoing.clone();
                     scope.spawn(move || {
-                        let lane = Lane {
-                            receiver: self,
-                            number,
-                            outgoing,
-                            incoming: &mut *incoming,
-                            parent: None,
-                            current: None,
-                        };
-                        let result = lane.work();
+                        let result = Lane::new(self, number, outgoing, &mut *incoming).work();
                         if let Err(error) = &result {
                             incoming.fail(error);
                             self.credit.end();
@@ -358,7 +294,7 @@ impl<'a> Receiver<'a> {
         Ok(())
     }
 
-    fn open_basis(&self, path: &RelPath) -> rustix::io::Result<OwnedFd> {
+    pub(super) fn open_basis(&self, path: &RelPath) -> rustix::io::Result<OwnedFd> {
         let directory = self.view.root.hold_directory(&path.parent().unwrap_or_default())?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         openat(directory, path.name().unwrap_or_default(), flags, Mode::empty())
@@ -376,7 +312,7 @@ impl<'a> Receiver<'a> {
     }
 
     /// Counts an item as dealt with; the last one tells the sender that nothing more is needed.
-    fn settled(&self, number: u32, item: &Item, outgoing: &mut Outgoing) -> Result<(), WireError> {
+    pub(super) fn settled(&self, number: u32, item: &Item, outgoing: &mut Outgoing) -> Result<(), WireError> {
         if is_delta_item(item, self.delta) {
             self.credit.give_back();
         }
@@ -393,7 +329,7 @@ impl<'a> Receiver<'a> {
     }
 
     /// Takes a finished file of the auth set, or notes that one cannot be had; the last one decides over all.
-    fn auth_file(&self, file: Option<(Item, FileWriter, [u8; 32])>) {
+    pub(super) fn auth_file(&self, file: Option<(Item, FileWriter, [u8; 32])>) {
         let Ok(mut auth) = self.auth.lock() else { return };
         auth.expected = auth.expected.saturating_sub(1);
         auth.failed |= file.is_none();
@@ -444,234 +380,5 @@ impl<'a> Receiver<'a> {
         let swapped = self.committer.place_together(files);
         drop(lock);
         swapped.err()
-    }
-}
-
-/// One content lane.
-struct Lane<'a> {
-    receiver: &'a Receiver<'a>,
-    number: u8,
-    outgoing: Outgoing,
-    incoming: &'a mut Incoming,
-    parent: Option<(RelPath, Arc<Directory>)>,
-    current: Option<Current>,
-}
-
-/// The file that is arriving on a lane.
-struct Current {
-    number: u32,
-    item: Item,
-    /// The first thing that went wrong; the rest is taken and thrown away.
-    writer: Result<FileWriter, WriteError>,
-}
-
-impl Lane<'_> {
-    fn work(mut self) -> Result<(), WireError> {
-        loop {
-            match self.incoming.receive(self.receiver.monitor)? {
-                Message::Files(files) => files.iter().try_for_each(|file| self.small(file))?,
-                Message::Begin { item, size_bytes, mtime } => {
-                    let mut planned = self.item(item)?;
-                    (planned.entry.size_bytes, planned.entry.mtime) = (size_bytes, mtime);
-                    let writer = self.begin(&planned);
-                    self.current = Some(Current { number: item, item: planned, writer });
-                }
-                Message::Data(data) => {
-                    let length = data.len() as u64;
-                    self.receiver.monitor.transferred(length);
-                    self.write(length, |writer| writer.data(&data))?;
-                }
-                Message::Hole(length) => self.write(length, |writer| writer.hole(length))?,
-                Message::Copy(offset, length) => {
-                    self.receiver.monitor.transferred(length);
-                    self.write(length, |writer| writer.copy(offset, length))?;
-                }
-                Message::Patch(offset, region, length, delta) => {
-                    self.receiver.monitor.transferred(length.into());
-                    self.write(length.into(), |writer| writer.patch(offset, region, length, &delta))?;
-                }
-                Message::Refine(item, regions) => self.refine(item, &regions)?,
-                Message::End(digest) => self.end(digest)?,
-                Message::Abandon(number) => {
-                    let item = self.item(number)?;
-                    if self
-                        .current
-                        .take()
-                        .is_some_and(|current| current.writer.is_ok_and(|w| w.is_in_place()))
-                    {
-                        self.receiver.committer.fail(
-                            &item.path,
-                            Operation::Write,
-                            "it was rewritten in place in part",
-                        );
-                    }
-                    // The sender reports why.
-                    self.receiver.committer.give_up(&item.path);
-                    if self.receiver.view.rules.decide(&item.path, false).auth_set {
-                        self.receiver.auth_file(None);
-                    }
-                    self.receiver.settled(number, &item, &mut self.outgoing)?;
-                }
-                Message::LaneEnd => return Ok(()),
-                other => {
-                    return Err(WireError::Protocol(format!(
-                        "an unexpected message: {}",
-                        super::name_of(&other)
-                    )));
-                }
-            }
-        }
-    }
-
-    fn item(&self, number: u32) -> Result<Item, WireError> {
-        let known = self.receiver.items.get(&number).cloned();
-        known.ok_or_else(|| WireError::Protocol(format!("content for item {number}")))
-    }
-
-    fn directory(&mut self, path: &RelPath) -> rustix::io::Result<Arc<Directory>> {
-        let parent = path.parent().unwrap_or_default();
-        match &self.parent {
-            Some((held, directory)) if *held == parent => Ok(Arc::clone(directory)),
-            _ => {
-                let directory = self.receiver.committer.directories.open(&parent)?;
-                self.parent = Some((parent, Arc::clone(&directory)));
-                Ok(directory)
-            }
-        }
-    }
-
-    fn small(&mut self, file: &SmallFile) -> Result<(), WireError> {
-        let mut item = self.item(file.item)?;
-        if self.receiver.view.rules.decide(&item.path, false).auth_set {
-            return Err(WireError::Protocol("a password file out of its set".to_owned()));
-        }
-        (item.entry.size_bytes, item.entry.mtime) = (file.content.len() as u64, file.mtime);
-        let length = file.content.len() as u64;
-        let written = if blake3::hash(&file.content).as_bytes()[..16] == file.hash {
-            self.directory(&item.path).map_err(WriteError::from).and_then(|directory| {
-                let mut writer = FileWriter::create(&self.receiver.committer.directories, &directory, None)?;
-                writer.raw_data(&file.content)?;
-                self.receiver.committer.place_file(&item, writer, None)
-            })
-        } else {
-            Err(WriteError::Mismatch)
-        };
-        self.receiver.monitor.transferred(length);
-        match written {
-            Ok(()) => {
-                self.receiver.literal_bytes.fetch_add(length, Ordering::Relaxed);
-                self.receiver.monitor.changed(&item.path, &item.change);
-            }
-            Err(error) => self.receiver.committer.fail(&item.path, Operation::Write, error),
-        }
-        self.receiver.settled(file.item, &item, &mut self.outgoing)
-    }
-
-    fn begin(&mut self, item: &Item) -> Result<FileWriter, WriteError> {
-        let directory = self.directory(&item.path)?;
-        if self.receiver.in_place
-            && let Some(file) = self.receiver.committer.open_in_place(item, &directory)
-        {
-            return Ok(FileWriter::in_place(file)?);
-        }
-        let updates = matches!(item.change, Change::Update(_));
-        let basis = if updates { self.receiver.open_basis(&item.path).ok() } else { None };
-        Ok(FileWriter::create(&self.receiver.committer.directories, &directory, basis)?)
-    }
-
-    /// Writes `length` more bytes of the current file; no more than was announced, so that a peer cannot fill the disk
-    /// with one file.
-    fn write(
-        &mut self,
-        length: u64,
-        write: impl FnOnce(&mut FileWriter) -> Result<(), WriteError>,
-    ) -> Result<(), WireError> {
-        let Some(current) = &mut self.current else {
-            return Err(WireError::Protocol("content without a file".to_owned()));
-        };
-        if let Ok(writer) = &mut current.writer {
-            let fits =
-                writer.position().checked_add(length).is_some_and(|end| end <= current.item.entry.size_bytes);
-            let result = if fits { write(writer) } else { Err(WriteError::Mismatch) };
-            if let Err(error) = result {
-                current.writer = Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn refine(&mut self, number: u32, regions: &[(u64, u32)]) -> Result<(), WireError> {
-        let Some(current) = self.current.as_ref().filter(|current| current.number == number) else {
-            return Err(WireError::Protocol("a refinement without its file".to_owned()));
-        };
-        if regions.len() > REGIONS_LIMIT {
-            return Err(WireError::Protocol("a refinement of too many regions".to_owned()));
-        }
-        let signatures: Vec<RegionSignature> = regions
-            .iter()
-            .map(|(offset, length)| {
-                let region =
-                    current.writer.as_ref().ok().and_then(|writer| writer.region(*offset, *length).ok());
-                RegionSignature::of(&region.unwrap_or_default())
-            })
-            .collect();
-        let mut parts = signatures.chunks(SIGNATURES_PER_MESSAGE).peekable();
-        while let Some(part) = parts.next() {
-            self.outgoing.send(self.number, Message::Refined(part.to_vec(), parts.peek().is_some()))?;
-        }
-        Ok(())
-    }
-
-    fn end(&mut self, digest: [u8; 32]) -> Result<(), WireError> {
-        let Some(Current { number, item, writer }) = self.current.take() else {
-            return Err(WireError::Protocol("an end without a file".to_owned()));
-        };
-        let receiver = self.receiver;
-        let auth = receiver.view.rules.decide(&item.path, false).auth_set;
-        let result = writer.and_then(|writer| {
-            let (literal, copied) = (writer.literal_bytes, writer.copied_bytes);
-            if auth {
-                receiver.auth_file(Some((item.clone(), writer, digest)));
-            } else {
-                receiver.committer.place_file(&item, writer, Some(digest))?;
-            }
-            receiver.literal_bytes.fetch_add(literal, Ordering::Relaxed);
-            receiver.copied_bytes.fetch_add(copied, Ordering::Relaxed);
-            Ok(())
-        });
-        match result {
-            Ok(()) => receiver.monitor.changed(&item.path, &item.change),
-            Err(WriteError::Mismatch | WriteError::Delta(_)) if !auth && self.retry(number) => {
-                return self.outgoing.send(CONTROL, Message::Basis(number, BlockSums::default(), false));
-            }
-            Err(error) => {
-                receiver.committer.fail(&item.path, Operation::Write, error);
-                if auth {
-                    receiver.auth_file(None);
-                }
-            }
-        }
-        receiver.settled(number, &item, &mut self.outgoing)
-    }
-
-    /// Whether an item that came out wrong may be asked for once more.
-    fn retry(&self, number: u32) -> bool {
-        self.receiver.retried.lock().is_ok_and(|mut retried| retried.insert(number))
-    }
-}
-
-/// Takes the exclusive lock of a standby root (flock(2) on the directory itself, so nothing is created); it is held as
-/// long as the descriptor.
-pub(crate) fn lock_root(root: &Root) -> Result<OwnedFd, SessionError> {
-    let path = crate::tree::escape(root.path().as_os_str().as_encoded_bytes());
-    let fatal = |error: rustix::io::Errno| SessionError::Fatal {
-        operation: "lock the standby root",
-        reason: std::io::Error::from(error).to_string(),
-    };
-    let fd = root.open_directory(&RelPath::root()).map_err(fatal)?;
-    match rustix::fs::flock(&fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(fd),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(SessionError::Busy(path)),
-        Err(error) => Err(fatal(error)),
     }
 }

@@ -15,7 +15,8 @@ use crate::profile::parse_standby_file;
 use crate::rules::{Action, Origin, Rule, RuleSet};
 use crate::scan::{Root, Snapshot, View};
 use crate::session::describe::Describer;
-use crate::session::receive::{Receiver, check_plan, lock_root};
+use crate::session::judge::check_plan;
+use crate::session::receive::Receiver;
 use crate::session::send::send_problems;
 use crate::session::sender::{note_all, scan_root, sorted};
 use crate::session::{Report, Say, SessionError, agree, ask, unexpected};
@@ -291,4 +292,20 @@ fn own_rules(root: &Root) -> Result<Vec<Rule>, SessionError> {
     let origin = Origin { file: file.clone(), line: 0 };
     rules.push(Rule { action: Action::Protect, pattern: file.into_bytes(), origin, auth_set: false });
     Ok(rules)
+}
+
+/// Takes the exclusive lock of a standby root (flock(2) on the directory itself, so nothing is created); it is held as
+/// long as the descriptor.
+fn lock_root(root: &Root) -> Result<OwnedFd, SessionError> {
+    let path = crate::tree::escape(root.path().as_os_str().as_encoded_bytes());
+    let fatal = |error: rustix::io::Errno| SessionError::Fatal {
+        operation: "lock the standby root",
+        reason: std::io::Error::from(error).to_string(),
+    };
+    let fd = root.open_directory(&RelPath::root()).map_err(fatal)?;
+    match rustix::fs::flock(&fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(fd),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(SessionError::Busy(path)),
+        Err(error) => Err(fatal(error)),
+    }
 }

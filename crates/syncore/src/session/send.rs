@@ -5,9 +5,8 @@
 //! lives. What is read is looked at before and after; what will not hold still is a problem, and the standby keeps
 //! what it has.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Condvar, Mutex};
 
 use crate::apply::Problems;
 use crate::delta::{BlockSums, ContentHasher, Extent, RegionSignature, Segment, find_unchanged};
@@ -17,7 +16,10 @@ use crate::problem::Operation;
 use crate::scan::{OpenFile, READ_ATTEMPTS, Stability, View, extents, open_file, read_full};
 use crate::session::auth::PasswordLock;
 use crate::session::planner::is_delta_item;
+use crate::session::queue::{Job, Queue};
 use crate::session::receive::note_failure;
+use crate::session::refine::Refinements;
+use crate::session::stable::stayed;
 use crate::session::{SessionError, unexpected};
 use crate::tree::RelPath;
 use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, Outgoing, SmallFile, WireError};
@@ -33,64 +35,6 @@ const BATCH_FILES: usize = 256;
 
 /// Bytes of one [`Message::Data`].
 const DATA_BYTES: usize = 256 * 1024;
-
-/// How many jobs may wait for a lane before the feeder waits, too.
-const JOBS_WAITING: usize = 8;
-
-/// How many regions are refined by one message, and how many bytes they have together at most.
-const REFINE_REGIONS: usize = 256;
-const REFINE_BYTES: u64 = 16 << 20;
-
-/// Something for a lane to do.
-enum Job {
-    Small(Vec<(u32, Item)>),
-    Large(u32, Box<Item>),
-    Delta(u32, Box<Item>, BlockSums),
-    /// The auth set, read under one lock.
-    AuthSet(Vec<(u32, Item)>),
-}
-
-/// Jobs for the lanes. The plan's own are pushed as long as few wait; what the peer asks for always has room.
-#[derive(Default)]
-struct Queue {
-    state: Mutex<(VecDeque<Job>, bool)>,
-    changed: Condvar,
-}
-
-impl Queue {
-    fn push(&self, job: Job, wait: bool) {
-        let Ok(mut state) = self.state.lock() else { return };
-        while wait && state.0.len() >= JOBS_WAITING && !state.1 {
-            match self.changed.wait(state) {
-                Ok(waited) => state = waited,
-                Err(_) => return,
-            }
-        }
-        state.0.push_back(job);
-        self.changed.notify_all();
-    }
-
-    fn close(&self) {
-        if let Ok(mut state) = self.state.lock() {
-            state.1 = true;
-        }
-        self.changed.notify_all();
-    }
-
-    fn pop(&self) -> Option<Job> {
-        let mut state = self.state.lock().ok()?;
-        loop {
-            if let Some(job) = state.0.pop_front() {
-                self.changed.notify_all();
-                return Some(job);
-            }
-            if state.1 {
-                return None;
-            }
-            state = self.changed.wait(state).ok()?;
-        }
-    }
-}
 
 /// What all lanes share.
 pub(crate) struct Transfer<'a> {
@@ -210,11 +154,11 @@ impl Transfer<'_> {
 }
 
 /// One content lane.
-struct Lane<'a> {
-    transfer: &'a Transfer<'a>,
+pub(super) struct Lane<'a> {
+    pub(super) transfer: &'a Transfer<'a>,
     number: u8,
     outgoing: Outgoing,
-    incoming: &'a mut Incoming,
+    pub(super) incoming: &'a mut Incoming,
     /// The directory of the last file, held for its neighbours.
     parent: Option<(RelPath, OwnedFd)>,
 }
@@ -242,7 +186,7 @@ impl Lane<'_> {
         self.send(Message::LaneEnd)
     }
 
-    fn send(&mut self, message: Message) -> Result<(), WireError> {
+    pub(super) fn send(&mut self, message: Message) -> Result<(), WireError> {
         self.outgoing.send(self.number, message)
     }
 
@@ -537,106 +481,6 @@ impl Lane<'_> {
         }
         Ok((before, content))
     }
-}
-
-/// Asks for the signatures of a file's gaps, two messages ahead of their use.
-struct Refinements {
-    number: u32,
-    batches: VecDeque<Vec<(u64, u32)>>,
-    outstanding: VecDeque<usize>,
-    ready: VecDeque<RegionSignature>,
-}
-
-impl Refinements {
-    fn new(number: u32, segments: &[Segment]) -> Self {
-        let mut batches: VecDeque<Vec<(u64, u32)>> = VecDeque::new();
-        let mut bytes = 0;
-        for segment in segments {
-            let Segment::Gap { region: Some(region), .. } = segment else { continue };
-            match batches.back_mut() {
-                Some(batch) if batch.len() < REFINE_REGIONS && bytes < REFINE_BYTES => batch.push(*region),
-                _ => {
-                    batches.push_back(vec![*region]);
-                    bytes = 0;
-                }
-            }
-            bytes += u64::from(region.1);
-        }
-        Self { number, batches, outstanding: VecDeque::new(), ready: VecDeque::new() }
-    }
-
-    fn next(&mut self, lane: &mut Lane<'_>) -> Result<RegionSignature, WireError> {
-        while self.outstanding.len() < 2 {
-            let Some(batch) = self.batches.pop_front() else { break };
-            self.outstanding.push_back(batch.len());
-            lane.send(Message::Refine(self.number, batch))?;
-        }
-        if self.ready.is_empty() {
-            self.receive(lane)?;
-        }
-        self.ready.pop_front().ok_or_else(|| WireError::Protocol("too few signatures".to_owned()))
-    }
-
-    fn receive(&mut self, lane: &mut Lane<'_>) -> Result<(), WireError> {
-        let Some(expected) = self.outstanding.pop_front() else { return Ok(()) };
-        let mut received = 0;
-        loop {
-            match lane.incoming.receive(lane.transfer.monitor)? {
-                Message::Refined(signatures, more) => {
-                    received += signatures.len();
-                    self.ready.extend(signatures);
-                    if received > expected || (!more && received < expected) {
-                        return Err(WireError::Protocol("the number of signatures is wrong".to_owned()));
-                    }
-                    if !more {
-                        return Ok(());
-                    }
-                }
-                _ => return Err(WireError::Protocol("no signatures".to_owned())),
-            }
-        }
-    }
-
-    fn drain(&mut self, lane: &mut Lane<'_>) -> Result<(), WireError> {
-        while !self.outstanding.is_empty() {
-            self.receive(lane)?;
-        }
-        Ok(())
-    }
-}
-
-/// Whether what was read of a large file since `before` is what it held at one moment. One that grew may have been
-/// rewritten as well: what reads twice alike was only added to.
-fn stayed(fd: &OwnedFd, before: &Stability, digest: &[u8; 32]) -> std::io::Result<bool> {
-    let after = Stability::of(fd.as_fd())?;
-    Ok(after.same_as(before)
-        || after.grew_since(before) && digest_of(fd, before.size_bytes)? == Some(*digest))
-}
-
-/// The digest of the first `length` bytes of a file as they are now; none when it has become shorter.
-fn digest_of(fd: &OwnedFd, length: u64) -> std::io::Result<Option<[u8; 32]>> {
-    let mut hasher = ContentHasher::default();
-    let mut buffer = vec![0; DATA_BYTES];
-    let mut position = 0;
-    for extent in extents(fd.as_fd(), length)? {
-        if extent.offset > position {
-            hasher.hole(extent.offset - position);
-        }
-        position = extent.offset;
-        while position < extent.offset + extent.length {
-            let left = usize::try_from(extent.offset + extent.length - position).unwrap_or(usize::MAX);
-            let part = &mut buffer[..left.min(DATA_BYTES)];
-            if read_full(fd.as_fd(), part, position)? < part.len() {
-                return Ok(None);
-            }
-            hasher.data(part);
-            position += part.len() as u64;
-        }
-    }
-    if position < length {
-        hasher.hole(length - position);
-    }
-    Ok(Some(hasher.finish()))
 }
 
 /// Turns copies from before their own place into gaps: in place, that part of the basis is gone by then.
