@@ -1,6 +1,6 @@
 //! One workload: run by run, tool after tool, with the clock on.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -104,13 +104,13 @@ impl Tools {
         let mut command;
         match tool {
             Tool::Rsync => {
-                command = Command::new("rsync");
+                command = bounded("rsync".as_ref());
                 command.args(RSYNC_OPTIONS).args(workload.rsync);
                 source.push("/");
                 destination.push("/");
             }
             Tool::Clonetool => {
-                command = Command::new(&self.clonetool);
+                command = bounded(self.clonetool.as_ref());
                 command.args(["clone", "-q"]).args(workload.clonetool);
                 if workload.remote {
                     command.arg("--remote-path").arg(&self.clonetool);
@@ -158,6 +158,16 @@ impl Tools {
         let bytes = workload.remote.then(|| shim::count(&self.counts)).transpose()?;
         Ok(Sample { seconds: seconds(elapsed), bytes })
     }
+}
+
+/// How long one run may take, in seconds: a tool that hangs is a row of the table, not the end of it.
+const RUN_LIMIT_SECONDS: &str = "300";
+
+/// `program` under timeout(1), which ends everything that it started.
+fn bounded(program: &OsStr) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", RUN_LIMIT_SECONDS]).arg(program);
+    command
 }
 
 fn seconds(elapsed: Duration) -> f64 {
