@@ -22,7 +22,7 @@ use super::stage::{FileWriter, Staged, WriteError};
 use crate::plan::{Change, Item};
 use crate::problem::Operation;
 use crate::scan::{from_statx, proc_path, read_kind, statx_mask};
-use crate::tree::{Attributes, Entry, Kind, RelPath};
+use crate::tree::{Attributes, Kind, RelPath};
 
 /// How many finished files wait for one flush before they are renamed, at most: each holds a descriptor or two.
 const PENDING_LIMIT: usize = 256;
@@ -446,7 +446,7 @@ impl Committer {
             Change::Update(attributes) => attributes | Attributes::MTIME | Attributes::MODE,
             _ => ALL,
         };
-        let mut failures = self.unlock_directory(fd.as_fd(), &item.entry);
+        let mut failures = self.unlock_directory(fd.as_fd());
         failures.extend(apply(held(&fd), &item.entry, attributes, XattrState::Some));
         if failures.is_empty() {
             failures = read_back(fd.as_fd(), &item.entry, attributes);
@@ -457,7 +457,7 @@ impl Committer {
         self.defer_locks(item);
     }
 
-    fn unlock_directory(&self, fd: BorrowedFd<'_>, _entry: &Entry) -> Vec<(Operation, String)> {
+    fn unlock_directory(&self, fd: BorrowedFd<'_>) -> Vec<(Operation, String)> {
         let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, statx_mask()).and_then(|s| from_statx(&s));
         let locked = stat.is_ok_and(|(found, _)| found.flags & LOCKING_FLAGS != 0);
         match if locked { unlock(fd) } else { Ok(()) } {
