@@ -291,6 +291,7 @@ mod tests {
             change: Change::Create,
             entry: Entry { target: b"../\xff".to_vec(), ..Entry::new(Kind::Symlink) },
             link_to: None,
+            moved_from: None,
         };
         assert_eq!(itemized(&item), "cL+++++++++ /a\\x1b[2J -> ../\\xff");
         item.link_to = RelPath::new("b").ok();

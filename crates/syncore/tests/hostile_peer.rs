@@ -29,7 +29,7 @@ fn standby() -> tempfile::TempDir {
 fn item(path: &str, change: Change, kind: Kind) -> Item {
     let size_bytes = if kind == Kind::File { NEW.len() as u64 } else { 0 };
     let entry = Entry { mode: 0o600, size_bytes, ..Entry::new(kind) };
-    Item { path: RelPath::new(path).unwrap(), change, entry, link_to: None }
+    Item { path: RelPath::new(path).unwrap(), change, entry, link_to: None, moved_from: None }
 }
 
 fn update(path: &str) -> Item {

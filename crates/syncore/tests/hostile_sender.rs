@@ -55,7 +55,7 @@ fn overruling() -> Vec<Rule> {
 
 fn item(path: &str, change: Change, kind: Kind) -> Item {
     let entry = Entry { mode: 0o600, size_bytes: 3, ..Entry::new(kind) };
-    Item { path: RelPath::new(path).unwrap(), change, entry, link_to: None }
+    Item { path: RelPath::new(path).unwrap(), change, entry, link_to: None, moved_from: None }
 }
 
 /// Plans `items` under `rules` against the agent serving `root`; gives its answer to the plan.

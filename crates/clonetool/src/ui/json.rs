@@ -229,6 +229,7 @@ mod tests {
             change: Change::Update(Attributes::MODE | Attributes::MTIME),
             entry: Entry::new(Kind::File),
             link_to: RelPath::new("etc/leader").ok(),
+            moved_from: None,
         };
         let plain = change(&item("etc/é".as_bytes()));
         assert_eq!(plain["path"], "/etc/é");

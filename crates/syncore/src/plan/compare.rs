@@ -31,19 +31,25 @@ impl Line {
     /// Builds the line of a name from its full digests.
     #[must_use]
     pub fn new(name: NameHash, line: &Digest, links: Option<LinkGroup>, below: Option<Digest>) -> Self {
-        let mut line = *line;
-        if let Some(group) = links {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(&line).update(&group.key);
-            line.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        }
-        let truncate = |digest: &Digest| {
-            let mut short = [0; 8];
-            short.copy_from_slice(&digest[..8]);
-            short
-        };
-        Self { name: name.to_be_bytes(), line: truncate(&line), below: below.as_ref().map(truncate) }
+        let Some(group) = links else { return Self::short(name, truncate(line), below) };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(line).update(&group.key);
+        let mut line = [0; 8];
+        line.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        Self::short(name, line, below)
     }
+
+    /// Builds the line of a name without a link group from what a scan kept of it.
+    #[must_use]
+    pub fn short(name: NameHash, line: [u8; 8], below: Option<Digest>) -> Self {
+        Self { name: name.to_be_bytes(), line, below: below.as_ref().map(truncate) }
+    }
+}
+
+fn truncate(digest: &Digest) -> [u8; 8] {
+    let mut short = [0; 8];
+    short.copy_from_slice(&digest[..8]);
+    short
 }
 
 /// A name on the standby in full, as the sender needs it to plan.

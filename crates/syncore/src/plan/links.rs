@@ -147,7 +147,7 @@ mod tests {
             links,
             group: group.map(|key| LinkGroup { key: [key; 16], members: 2 }),
         });
-        Draft { item: Item { path, change, entry, link_to: None }, standby }
+        Draft { item: Item { path, change, entry, link_to: None, moved_from: None }, standby }
     }
 
     fn shown(items: &[Item]) -> Vec<String> {

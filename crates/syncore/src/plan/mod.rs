@@ -6,10 +6,14 @@
 //! bounds and references before anything acts on it).
 
 mod compare;
+mod drafts;
 mod links;
 
 pub use compare::{Line, Listed, Verdict, bucket_bits, bucket_digests, bucket_of, compare_lines};
+pub use drafts::{Doomed, Drafts};
 pub use links::{Draft, StandbyInode, resolve_links};
+
+use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -40,10 +44,12 @@ pub struct Item {
     pub entry: Entry,
     /// The path of which this becomes another name, instead of getting an inode of its own.
     pub link_to: Option<RelPath>,
+    /// A path that goes away and most likely has this file's content: it is taken from there if it does.
+    pub moved_from: Option<RelPath>,
 }
 
 impl Item {
-    /// Whether the peer has to send file content for this item.
+    /// Whether the peer has to send file content for this item, or to say which it is.
     #[must_use]
     pub fn needs_content(&self) -> bool {
         self.entry.kind == Kind::File
@@ -100,7 +106,7 @@ pub struct Totals {
     pub metadata_only: u64,
     /// Paths that go away, those that make way for another kind included.
     pub deleted: u64,
-    /// Paths moved on the standby instead of sent again.
+    /// Files moved on the standby instead of sent again; they count as neither created nor deleted.
     pub moved: u64,
     /// Bytes of file content behind the plan: what would be sent without deltas, moves or compression.
     pub content_bytes: u64,
@@ -153,6 +159,7 @@ const ENCODED_LIMIT_BYTES: usize = 1 << 30;
 ///     change: Change::Create,
 ///     entry: Entry::new(Kind::Directory),
 ///     link_to: None,
+///     moved_from: None,
 /// })?;
 /// assert_eq!(plan.totals().created, 1);
 /// assert_eq!(plan.items().next().unwrap().path.to_string(), "/etc");
@@ -165,7 +172,14 @@ pub struct Plan {
     deleting: bool,
     count: u32,
     totals: Totals,
+    /// Where files are moved from whose deletions have not come yet.
+    moving: HashSet<RelPath>,
+    /// The place in `encoded` of one item in so many, and the path before it.
+    marks: Vec<(usize, RelPath)>,
 }
+
+/// How many items lie between two marks: what [`Plan::item`] decodes at most.
+const MARK_ITEMS: u32 = 8;
 
 /// How an item is kept: the path as what it shares with the one before it and the rest.
 #[derive(Serialize, Deserialize)]
@@ -176,6 +190,7 @@ struct Stored {
     change: Change,
     entry: Entry,
     link_to: Option<RelPath>,
+    moved_from: Option<RelPath>,
 }
 
 impl Plan {
@@ -193,7 +208,11 @@ impl Plan {
             change: item.change,
             entry: item.entry.clone(),
             link_to: item.link_to.clone(),
+            moved_from: item.moved_from.clone(),
         };
+        if self.count.is_multiple_of(MARK_ITEMS) {
+            self.marks.push((self.encoded.len(), self.last.clone()));
+        }
         let encoded = std::mem::take(&mut self.encoded);
         self.encoded = postcard::to_extend(&stored, encoded).map_err(|_| PlanError::Malformed)?;
         self.last = item.path.clone();
@@ -229,12 +248,20 @@ impl Plan {
             None => true,
             Some(leader) => *leader != item.path && item.entry.kind != Kind::Directory && !deleting,
         };
-        if possible && linkable { Ok(()) } else { Err(contradiction()) }
+        let movable = item.moved_from.is_none()
+            || item.change == Change::Create && item.entry.kind == Kind::File && item.link_to.is_none();
+        if possible && linkable && movable { Ok(()) } else { Err(contradiction()) }
     }
 
     fn account(&mut self, item: &Item) {
         let totals = &mut self.totals;
         match item.change {
+            _ if item.moved_from.is_some() => {
+                totals.moved += 1;
+                self.moving.extend(item.moved_from.clone());
+                return;
+            }
+            Change::Delete(_) if self.moving.remove(&item.path) => {}
             Change::Create => totals.created += 1,
             Change::Replace(_) => {
                 totals.created += 1;
@@ -292,6 +319,19 @@ impl Plan {
         })
     }
 
+    /// The item with this number, counted from 0.
+    #[must_use]
+    pub fn item(&self, number: u32) -> Option<Item> {
+        let (start, last) = self.marks.get((number / MARK_ITEMS) as usize)?;
+        let mut last = last.clone();
+        let mut rest = self.encoded.get(*start..)?;
+        for _ in 0..number % MARK_ITEMS {
+            let (item, after) = decode(&last, rest).ok()?;
+            (last, rest) = (item.path, after);
+        }
+        decode(&last, rest).ok().map(|(item, _)| item)
+    }
+
     /// How many items there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -328,9 +368,9 @@ fn decode<'a>(last: &RelPath, encoded: &'a [u8]) -> Result<(Item, &'a [u8]), Pla
     let (stored, rest): (Stored, _) = postcard::take_from_bytes(encoded).map_err(|_| PlanError::Malformed)?;
     let shared = last.as_bytes().get(..stored.shared as usize).ok_or(PlanError::Malformed)?;
     let path = RelPath::new([shared, &stored.rest].concat())?;
-    if let Some(leader) = &stored.link_to {
-        leader.check()?;
+    for other in [&stored.link_to, &stored.moved_from].into_iter().flatten() {
+        other.check()?;
     }
-    let Stored { change, entry, link_to, .. } = stored;
-    Ok((Item { path, change, entry, link_to }, rest))
+    let Stored { change, entry, link_to, moved_from, .. } = stored;
+    Ok((Item { path, change, entry, link_to, moved_from }, rest))
 }

@@ -55,9 +55,10 @@ pub struct Named {
 
 /// A name as [`read_directory`] finds it.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are of that kind, and none is kept")]
 pub enum Seen {
     /// It takes part.
-    Named(Box<Named>),
+    Named(Named),
     /// It is out of scope; true if because it is protected.
     Out(CString, bool),
     /// It takes part, but cannot be read.
@@ -83,36 +84,31 @@ impl View {
     /// # Errors
     /// Whatever statx(2) says.
     pub fn read_root(&self, scratch: &mut Scratch) -> rustix::io::Result<Named> {
-        let (cursor, decision) = self.rules.root();
-        let (entry, inode) = read_entry(self.root.as_fd(), c".", self.detail(), scratch)?;
-        let (scope, auth_set) = (decision.scope, decision.auth_set);
-        Ok(Named { name: CString::default(), scope, entry, inode, below: Some(cursor), auth_set })
+        self.root_with(self.detail(), scratch)
     }
 
     /// As [`View::read_root`], with everything that only an open directory shows.
     ///
     /// # Errors
     /// Whatever statx(2) says.
-    pub fn read_root_in_full(&self) -> rustix::io::Result<(Entry, Inode)> {
-        read_entry(self.root.as_fd(), c".", Detail::Full, &mut Scratch::default())
+    pub fn read_root_in_full(&self) -> rustix::io::Result<Named> {
+        self.root_with(Detail::Full, &mut Scratch::default())
     }
 
-    /// Reads a name again that was judged before, with everything that only an open file shows.
+    fn root_with(&self, detail: Detail, scratch: &mut Scratch) -> rustix::io::Result<Named> {
+        let (cursor, decision) = self.rules.root();
+        let (entry, inode) = read_entry(self.root.as_fd(), c".", detail, scratch)?;
+        let (scope, auth_set) = (decision.scope, decision.auth_set);
+        Ok(Named { name: CString::default(), scope, entry, inode, below: Some(cursor), auth_set })
+    }
+
+    /// Reads the metadata of a name that was judged before, with everything that only an open file shows.
     ///
     /// # Errors
     /// Whatever statx(2) says; `ENOENT` when it is gone.
-    pub fn read_again(
-        &self,
-        directory: &impl AsFd,
-        name: &CStr,
-        auth_set: bool,
-    ) -> rustix::io::Result<(Entry, Inode)> {
-        let directory = directory.as_fd();
-        let (mut entry, inode) = read_entry(directory, name, Detail::Full, &mut Scratch::default())?;
-        if entry.kind == Kind::File && (self.checksum || auth_set) {
-            entry.content = Some(hash_file(directory, name, &entry)?);
-        }
-        Ok((entry, inode))
+    pub fn read_again(&self, directory: &impl AsFd, name: &CStr) -> rustix::io::Result<Entry> {
+        let read = read_entry(directory.as_fd(), name, Detail::Full, &mut Scratch::default());
+        read.map(|(entry, _)| entry)
     }
 
     /// How much a scan reads of each name.
@@ -219,7 +215,7 @@ impl View {
         if is_directory && named.below.is_some() && !self.enters(place, &named) {
             (named.scope, named.below) = (Scope::Empty, None);
         }
-        Some(Seen::Named(Box::new(named)))
+        Some(Seen::Named(named))
     }
 
     fn enters(&self, place: &Place<'_>, child: &Named) -> bool {

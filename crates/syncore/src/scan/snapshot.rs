@@ -1,13 +1,20 @@
 //! What a scan leaves behind: one digest a directory, and which inodes have several names.
 //!
 //! Why: comparing two trees needs to know which subtrees are equal, not what is in them; a million entries fit in
-//! the memory of their directories (44 bytes each). What can go wrong: the tree goes on living. A snapshot says
-//! what was there when each directory was read; whatever differs is read again before it is acted on.
+//! the memory of their directories (44 bytes each). The lines of single names are kept as well as long as they fit
+//! [`KEPT_LINES_BYTES`], so that a directory that differs is not read a second time to find out in what. What can go
+//! wrong: the tree goes on living. A snapshot says what was there when each directory was read; whatever differs is
+//! read again before it is acted on.
 
 use std::collections::HashMap;
 
 use crate::problem::Problem;
-use crate::tree::{Digest, LinkGroup, NameHash, RelPath, hash_name, link_key, path_hash};
+use crate::tree::{
+    Digest, DirectoryDigest, LinkGroup, NameHash, RelPath, ShortLine, hash_name, link_key, path_hash,
+};
+
+/// How much memory the lines of single names may take: those of some 350,000 names.
+const KEPT_LINES_BYTES: usize = 6 << 20;
 
 /// A directory of the tree.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +39,8 @@ struct Member {
 pub(crate) struct Builder {
     nodes: Vec<Node>,
     members: Vec<Member>,
+    kept: HashMap<u32, Box<[ShortLine]>>,
+    kept_bytes: usize,
     pub(crate) problems: Vec<Problem>,
     pub(crate) leftovers: Vec<RelPath>,
     pub(crate) entries: u64,
@@ -55,15 +64,22 @@ impl Builder {
         Self { nodes: vec![node], ..Self::default() }
     }
 
-    /// Sets a directory's own digest and adds its subdirectories; gives the number of the first of them.
+    /// Sets a directory's own digest, of which `lines` are all there are if `whole`, and adds its subdirectories; gives
+    /// the number of the first of them.
     pub(crate) fn add(
         &mut self,
         directory: u32,
-        digest: Digest,
+        lines: &mut DirectoryDigest,
+        whole: bool,
         children: &[Digest],
         found: DirectoryFindings,
     ) -> u32 {
-        self.nodes[directory as usize].digest = digest;
+        self.nodes[directory as usize].digest = lines.digest();
+        let bytes = size_of::<(u32, Box<[ShortLine]>)>() + lines.len() * size_of::<ShortLine>();
+        if whole && self.kept_bytes + bytes <= KEPT_LINES_BYTES {
+            self.kept.insert(directory, lines.short_lines().collect());
+            self.kept_bytes += bytes;
+        }
         let first = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         self.nodes.extend(children.iter().map(|name| Node {
             parent: directory,
@@ -86,6 +102,10 @@ impl Builder {
     /// Folds link groups and subdirectories into every directory's digest, leaves first.
     pub(crate) fn finish(mut self) -> Snapshot {
         let (groups, mut lines) = group(std::mem::take(&mut self.members));
+        // A kept line says nothing of its link group: such directories are read again.
+        for (directory, ..) in &lines {
+            self.kept.remove(directory);
+        }
         let mut children: Vec<u32> = (1..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)).collect();
         children.sort_unstable_by_key(|id| {
             let node = &self.nodes[*id as usize];
@@ -113,6 +133,7 @@ impl Builder {
             nodes: self.nodes,
             children,
             groups,
+            kept: self.kept,
             problems: self.problems,
             leftovers: self.leftovers,
             entries: self.entries,
@@ -144,6 +165,8 @@ pub struct Snapshot {
     /// All nodes but the root, by parent and then by name.
     children: Vec<u32>,
     groups: Groups,
+    /// Lines by directory, in the order of their name hashes.
+    kept: HashMap<u32, Box<[ShortLine]>>,
     /// What could not be read.
     pub problems: Vec<Problem>,
     /// What an interrupted run left behind.
@@ -182,11 +205,39 @@ impl Snapshot {
         self.child(place, name).map(|id| self.nodes[id as usize].digest)
     }
 
+    /// The lines of the directory at `place` as it was scanned, each with the digest of the subtree below it if it is
+    /// entered; none when they were not kept.
+    #[must_use]
+    pub fn kept_lines(
+        &self,
+        place: u32,
+    ) -> Option<impl Iterator<Item = (NameHash, [u8; 8], Option<Digest>)>> {
+        let lines = self.kept.get(&place)?;
+        let start = self.children.partition_point(|id| self.nodes[*id as usize].parent < place);
+        let end = self.children.partition_point(|id| self.nodes[*id as usize].parent <= place);
+        let below = self.children[start..end].iter().map(|id| {
+            let node = &self.nodes[*id as usize];
+            (hash_of(&node.name), node.digest)
+        });
+        let mut below = below.peekable();
+        Some(lines.iter().map(move |(name, line)| {
+            // Both are in the order of the hash, and only names of directories are below.
+            while below.next_if(|(other, _)| other < name).is_some() {}
+            (*name, *line, below.next_if(|(other, _)| other == name).map(|(_, digest)| digest))
+        }))
+    }
+
     /// The group of an inode that has several names in scope.
     #[must_use]
     pub fn links(&self, device: (u32, u32), inode: u64) -> Option<LinkGroup> {
         self.groups.get(&(device, inode)).copied()
     }
+}
+
+/// The name hash that a directory's [`name_digest`] begins with.
+fn hash_of(name: &Digest) -> NameHash {
+    let [a, b, c, d, e, f, g, h, ..] = *name;
+    NameHash::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// The digest by which a directory is found among its siblings.

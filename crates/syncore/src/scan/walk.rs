@@ -20,7 +20,7 @@ use super::snapshot::{Builder, DirectoryFindings, Snapshot, member_of, name_dige
 use crate::monitor::Monitor;
 use crate::problem::{Operation, Problem};
 use crate::rules::{Cursor, Scope};
-use crate::tree::{DirectoryDigest, Kind, RelPath, digest_entry, hash_name};
+use crate::tree::{DirectoryDigest, Kind, NameHash, RelPath, digest_entry, hash_name};
 
 /// How many directories may be held open for their children at once; the usual limit of a process is 1024.
 const HELD_DIRECTORIES: usize = 400;
@@ -99,8 +99,9 @@ impl<'s> Walk<'s> {
         let mut children: Vec<(CString, Cursor)> = Vec::new();
         let opened = self.open(task);
         if let Some(named) = root {
-            self.line(&task.path, named, &mut digest, &mut found);
+            self.line(&task.path, named, &mut digest, &mut found, &mut Vec::new());
         }
+        let mut whole = true;
         match &opened {
             Ok(directory) => {
                 let listed = self.list(task, directory, &mut digest, &mut found, &mut children);
@@ -110,23 +111,25 @@ impl<'s> Walk<'s> {
                         Operation::List,
                         std::io::Error::from(error),
                     ));
-                    poison(&mut digest);
+                    poison(&mut digest, u64::MAX);
+                    whole = false;
                 }
             }
             // Gone since its parent was read: the parent's own change will show.
             Err(Errno::NOENT) => {}
             Err(error) => {
                 found.problems.push(Problem::new(&task.path, Operation::List, std::io::Error::from(*error)));
-                poison(&mut digest);
+                poison(&mut digest, u64::MAX);
             }
         }
+        whole &= opened.is_ok();
         self.monitor.scanned(found.entries);
         for problem in &found.problems {
             self.monitor.problem(problem);
         }
         let names: Vec<_> = children.iter().map(|(name, _)| name_digest(name.to_bytes())).collect();
         let Ok(mut builder) = self.builder.lock() else { return };
-        let first = builder.add(task.node, digest.finish(), &names, found);
+        let first = builder.add(task.node, &mut digest, whole, &names, found);
         drop(builder);
         let Ok(directory) = opened else { return };
         self.held.fetch_add(1, Ordering::Relaxed);
@@ -165,21 +168,22 @@ impl<'s> Walk<'s> {
             identity: identity_of(&stat),
             cursor: &task.cursor,
         };
+        let mut buffer = Vec::new();
         SCRATCH.with_borrow_mut(|scratch| {
             let detail = self.view.detail();
             self.view.read_directory(&place, detail, scratch, &|_| true, &mut |seen| match seen {
                 Seen::Named(named) => {
                     found.entries += 1;
-                    self.line(&task.path, &named, digest, found);
+                    self.line(&task.path, &named, digest, found, &mut buffer);
                     if let Some(cursor) = named.below {
                         children.push((named.name, cursor));
                     }
                 }
                 Seen::Out(_, protected) => found.protected += u64::from(protected),
                 Seen::Leftover(name) => found.leftovers.push(task.path.join(name.to_bytes())),
-                Seen::Unreadable(_, problem) => {
+                Seen::Unreadable(name, problem) => {
                     found.problems.push(problem);
-                    poison(digest);
+                    poison(digest, hash_name(name.to_bytes()));
                 }
             })
         })
@@ -193,8 +197,9 @@ impl<'s> Walk<'s> {
         named: &Named,
         digest: &mut DirectoryDigest,
         found: &mut DirectoryFindings,
+        buffer: &mut Vec<u8>,
     ) {
-        digest.add(hash_name(named.name.to_bytes()), line_digest(named));
+        digest.add(hash_name(named.name.to_bytes()), line_digest(named, buffer));
         if named.scope == Scope::In && named.entry.kind != Kind::Directory && named.inode.links > 1 {
             let path = directory.join(named.name.to_bytes());
             found.members.push(member_of(named.inode.identity.device, named.inode.identity.inode, &path));
@@ -203,11 +208,11 @@ impl<'s> Walk<'s> {
 }
 
 /// The digest of one name: of its metadata when it is in scope, of its existence otherwise.
-pub(crate) fn line_digest(named: &Named) -> crate::tree::Digest {
+/// `buffer` is scratch space.
+pub(crate) fn line_digest(named: &Named, buffer: &mut Vec<u8>) -> crate::tree::Digest {
     let name = named.name.to_bytes();
     if named.scope == Scope::In {
-        let mut buffer = Vec::with_capacity(256);
-        digest_entry(name, &named.entry, &mut buffer)
+        digest_entry(name, &named.entry, buffer)
     } else {
         let mut digest = name_digest(name);
         digest[0] ^= 0x5a;
@@ -215,12 +220,12 @@ pub(crate) fn line_digest(named: &Named) -> crate::tree::Digest {
     }
 }
 
-/// Makes a directory's digest differ from every other, because not all of it could be read.
-fn poison(digest: &mut DirectoryDigest) {
+/// Makes the line of a name, and with it the directory's digest, differ from every other, because it could not be read.
+fn poison(digest: &mut DirectoryDigest, name: NameHash) {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed) as u64;
     let mut unique = [0xee; 16];
     unique[..8].copy_from_slice(&count.to_le_bytes());
     unique[8..12].copy_from_slice(&std::process::id().to_le_bytes());
-    digest.add(u64::MAX, unique);
+    digest.add(name, unique);
 }

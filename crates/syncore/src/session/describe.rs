@@ -11,9 +11,9 @@ use rayon::prelude::*;
 use crate::plan::{Line, Listed, bucket_bits, bucket_digests, bucket_of};
 use crate::rules::Scope;
 use crate::scan::{Detail, Named, Seen, Snapshot, View};
-use crate::session::listing::{Listing, Row, links_of, list, read};
+use crate::session::listing::{lines, links_of, read};
 use crate::tree::{Kind, RelPath, hash_name};
-use crate::wire::{Answer, Question, WireError};
+use crate::wire::{Answer, Extra, Question, WireError};
 
 /// How many lines, entries or paths go into one message at most; far below a frame.
 const LINES_PER_MESSAGE: usize = 16 * 1024;
@@ -57,17 +57,16 @@ impl<'a> Describer<'a> {
     /// Only what `emit` returns: what cannot be read is an answer, too.
     pub(crate) fn answer(&self, question: &Question, emit: &mut Emit<'_>) -> Result<(), WireError> {
         match question {
-            Question::Lines(path) => match list(self.view, self.snapshot, path) {
-                Ok(listing) => match bucket_bits(listing.rows.len()) {
+            Question::Lines(path) => match lines(self.view, self.snapshot, path) {
+                Ok(lines) => match bucket_bits(lines.len()) {
                     Some(bits) => {
-                        let lines = listing.lines();
                         emit_buckets(&lines, bits, emit)?;
                         if let Ok(mut kept) = self.lines.lock() {
                             kept.insert(path.clone(), lines);
                         }
                         Ok(())
                     }
-                    None => emit_lines(listing.lines(), emit),
+                    None => emit_lines(lines, emit),
                 },
                 Err(_) => emit(Answer::Gone, false),
             },
@@ -83,10 +82,10 @@ impl<'a> Describer<'a> {
                 let mut part = Vec::new();
                 let mut bytes = 0;
                 for found in self.tree(path) {
-                    bytes += 8 + found.0.as_bytes().len();
+                    bytes += 24 + found.path.as_bytes().len();
                     if bytes > ENTRY_BYTES_PER_MESSAGE && !part.is_empty() {
                         emit(Answer::Tree(std::mem::take(&mut part)), true)?;
-                        bytes = 8 + found.0.as_bytes().len();
+                        bytes = 24 + found.path.as_bytes().len();
                     }
                     part.push(found);
                 }
@@ -97,8 +96,8 @@ impl<'a> Describer<'a> {
 
     /// The lines that were counted into buckets just now.
     fn lines_again(&self, path: &RelPath) -> rustix::io::Result<Vec<Line>> {
-        let kept = self.lines.lock().ok().and_then(|kept| kept.get(path).cloned());
-        kept.map_or_else(|| Ok(list(self.view, self.snapshot, path)?.lines()), Ok)
+        let kept = self.lines.lock().ok().and_then(|mut kept| kept.remove(path));
+        kept.map_or_else(|| lines(self.view, self.snapshot, path), Ok)
     }
 
     fn entries(&self, path: &RelPath, names: &[[u8; 8]], emit: &mut Emit<'_>) -> Result<(), WireError> {
@@ -107,13 +106,12 @@ impl<'a> Describer<'a> {
         let select = |name: &[u8]| wanted.is_empty() || wanted.contains(&hash_name(name));
         let mut found: Vec<Listed> = Vec::new();
         if path.is_root() && select(b"") {
-            let root = self.view.read_root(&mut crate::scan::Scratch::default());
-            found.extend(root.ok().map(|named| self.listed(named)));
+            found.extend(self.view.read_root_in_full().ok().map(|named| self.listed(named)));
         }
         // Names that cannot be read are left out; the scan has reported them.
         let _ = read(self.view, path, Detail::Full, &select, &mut |seen| {
             if let Seen::Named(named) = seen {
-                found.push(self.listed(*named));
+                found.push(self.listed(named));
             }
         });
         let mut part = Vec::new();
@@ -145,8 +143,9 @@ impl<'a> Describer<'a> {
     }
 
     /// Everything at and below `path`, in order, with what may go. A directory stays when anything in it does.
-    fn tree(&self, path: &RelPath) -> Vec<(RelPath, Kind, bool)> {
-        let mut found: Vec<(RelPath, Kind, bool)> = vec![(path.clone(), Kind::Directory, true)];
+    fn tree(&self, path: &RelPath) -> Vec<Extra> {
+        let top = Extra { path: path.clone(), kind: Kind::Directory, may_go: true, content: None };
+        let mut found = vec![top];
         let mut stays: Vec<RelPath> = Vec::new();
         let mut pending = vec![path.clone()];
         while let Some(directory) = pending.pop() {
@@ -158,7 +157,9 @@ impl<'a> Describer<'a> {
                         (Kind::Directory, false) => stays.push(path.clone()),
                         _ => {}
                     }
-                    found.push((path, named.entry.kind, true));
+                    let movable = named.entry.kind == Kind::File && named.inode.links == 1;
+                    let content = movable.then_some((named.entry.size_bytes, named.entry.mtime));
+                    found.push(Extra { path, kind: named.entry.kind, may_go: true, content });
                 }
                 Seen::Named(named) => {
                     if named.below.is_some() {
@@ -185,10 +186,10 @@ impl<'a> Describer<'a> {
                 at = parent;
             }
         }
-        for (path, _, may_go) in &mut found {
-            *may_go = !kept.contains(path);
+        for one in &mut found {
+            one.may_go = !kept.contains(&one.path);
         }
-        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found.sort_by(|a, b| a.path.cmp(&b.path));
         found
     }
 }
@@ -208,11 +209,4 @@ fn emit_buckets(lines: &[Line], bits: u8, emit: &mut Emit<'_>) -> Result<(), Wir
         emit(Answer::Buckets(bits, part.to_vec()), parts.peek().is_some())?;
     }
     Ok(())
-}
-
-/// Takes the rows in these buckets out of `listing`; the sender's counterpart of [`Question::Buckets`].
-pub(crate) fn take_buckets(listing: &mut Listing, bits: u8, wanted: &[u32]) -> Listing {
-    let is_wanted = |row: &mut Row| wanted.binary_search(&bucket_of(&row.line, bits)).is_ok();
-    let rows = listing.rows.extract_if(.., is_wanted).collect();
-    Listing { rows, others: listing.others.clone(), problems: Vec::new() }
 }

@@ -1,8 +1,9 @@
 //! One directory as both ends describe it to each other.
 //!
 //! Why: the comparison only works if sender and receiver make the same lines of the same directory, so both use
-//! this. What can go wrong: a name that cannot be read must stand in the listing all the same, or the other end
-//! takes it for missing.
+//! this. The lines are those of the scan where it kept them; names and metadata are read only of what differs. What
+//! can go wrong: a name that cannot be read must stand in the lines all the same, or the other end takes it for
+//! missing.
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
@@ -17,27 +18,14 @@ use crate::scan::{
 };
 use crate::tree::{Kind, LinkGroup, NameHash, RelPath, hash_name};
 
-/// A directory's names, sorted by line.
+/// Some names of a directory as they are now.
 #[derive(Debug, Default)]
-pub(crate) struct Listing {
-    pub(crate) rows: Vec<Row>,
-    /// Hashes of names that are there but take no part.
-    pub(crate) others: HashSet<NameHash>,
+pub(crate) struct Picked {
+    /// Those that can be read.
+    pub(crate) named: Vec<(NameHash, Named)>,
+    /// Hashes of names that are there but take no part or cannot be read: never to be taken for missing.
+    pub(crate) keep: HashSet<NameHash>,
     pub(crate) problems: Vec<Problem>,
-}
-
-/// A name and its line; no entry where it cannot be read.
-#[derive(Debug)]
-pub(crate) struct Row {
-    pub(crate) line: Line,
-    pub(crate) named: Option<Named>,
-}
-
-impl Listing {
-    /// Only the lines.
-    pub(crate) fn lines(&self) -> Vec<Line> {
-        self.rows.iter().map(|row| row.line).collect()
-    }
 }
 
 /// The group of an inode that has more than one name in scope.
@@ -79,40 +67,65 @@ pub(crate) fn read(
     view.read_directory(&place, detail, &mut Scratch::default(), select, each)
 }
 
-/// Lists the directory at `path` with its lines; the root also lists itself, under the empty name.
+/// The sorted lines of the directory at `path`; the root also lists itself, under the empty name.
 ///
 /// # Errors
 /// When it cannot be opened or listed.
-pub(crate) fn list(view: &View, snapshot: &Snapshot, path: &RelPath) -> rustix::io::Result<Listing> {
-    let mut listing = Listing::default();
+pub(crate) fn lines(view: &View, snapshot: &Snapshot, path: &RelPath) -> rustix::io::Result<Vec<Line>> {
     let place = snapshot.find(path);
-    let mut add = |named: Named| {
+    if let Some(kept) = place.and_then(|place| snapshot.kept_lines(place)) {
+        let mut lines: Vec<Line> = kept.map(|(name, line, below)| Line::short(name, line, below)).collect();
+        lines.sort();
+        return Ok(lines);
+    }
+    let (mut lines, mut buffer) = (Vec::new(), Vec::new());
+    let mut add = |named: &Named| {
         let name = named.name.to_bytes();
         let below = named.below.is_some() && !name.is_empty();
         // A directory that the scan did not see yet differs from any.
         let below = below.then(|| place.and_then(|place| snapshot.below(place, name)).unwrap_or_default());
         let links = links_of(snapshot, named.entry.kind, named.scope, &named.inode);
-        let line = Line::new(hash_name(name), &line_digest(&named), links, below);
-        listing.rows.push(Row { line, named: Some(named) });
+        lines.push(Line::new(hash_name(name), &line_digest(named, &mut buffer), links, below));
     };
     if path.is_root() {
-        add(view.read_root(&mut Scratch::default())?);
+        add(&view.read_root(&mut Scratch::default())?);
     }
-    let (mut others, mut unreadable) = (HashSet::new(), Vec::new());
+    let mut unreadable = Vec::new();
     read(view, path, view.detail(), &|_| true, &mut |seen| match seen {
-        Seen::Named(named) => add(*named),
-        Seen::Unreadable(name, problem) => unreadable.push((hash_name(name.to_bytes()), problem)),
-        // What takes no part has no metadata here; its name alone keeps it from being taken for missing.
+        Seen::Named(named) => add(&named),
+        Seen::Unreadable(name, _) => unreadable.push(hash_name(name.to_bytes())),
+        Seen::Out(..) | Seen::Leftover(_) => {}
+    })?;
+    lines.extend(unreadable.into_iter().map(|name| Line::short(name, [0xff; 8], None)));
+    lines.sort();
+    Ok(lines)
+}
+
+/// Reads the names with these hashes in the directory at `path` in full, or all of them where none are given; the root
+/// also has itself, under the empty name.
+///
+/// # Errors
+/// When it cannot be opened or listed.
+pub(crate) fn pick(
+    view: &View,
+    path: &RelPath,
+    wanted: Option<&HashSet<NameHash>>,
+) -> rustix::io::Result<Picked> {
+    let mut picked = Picked::default();
+    let select = |name: &[u8]| wanted.is_none_or(|wanted| wanted.contains(&hash_name(name)));
+    if path.is_root() && select(b"") {
+        picked.named.push((hash_name(b""), view.read_root_in_full()?));
+    }
+    read(view, path, Detail::Full, &select, &mut |seen| match seen {
+        Seen::Named(named) => picked.named.push((hash_name(named.name.to_bytes()), named)),
+        Seen::Unreadable(name, problem) => {
+            picked.keep.insert(hash_name(name.to_bytes()));
+            picked.problems.push(problem);
+        }
         Seen::Out(name, _) => {
-            others.insert(hash_name(name.to_bytes()));
+            picked.keep.insert(hash_name(name.to_bytes()));
         }
         Seen::Leftover(_) => {}
     })?;
-    for (name, problem) in unreadable {
-        listing.problems.push(problem);
-        listing.rows.push(Row { line: Line::new(name, &[0xff; 16], None, None), named: None });
-    }
-    listing.others = others;
-    listing.rows.sort_by_key(|row| row.line);
-    Ok(listing)
+    Ok(picked)
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 mod agree;
 mod auth;
 mod describe;
+mod differ;
 mod job;
 mod judge;
 mod listing;

@@ -32,7 +32,8 @@ pub fn hash_name(name: &[u8]) -> NameHash {
 #[must_use]
 pub fn digest_entry(name: &[u8], entry: &Entry, buffer: &mut Vec<u8>) -> Digest {
     buffer.clear();
-    buffer.extend_from_slice(&(name.len() as u64).to_le_bytes());
+    // One block of the hash, for most: no name is longer than 255 bytes.
+    buffer.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
     buffer.extend_from_slice(name);
     entry.encode(buffer);
     truncate(&blake3::hash(buffer))
@@ -55,6 +56,9 @@ pub fn link_key(members: &mut [Digest]) -> Digest {
     truncate(&hasher.finalize())
 }
 
+/// What is kept of a name and its line: enough to see which names of a directory differ.
+pub type ShortLine = (NameHash, [u8; 8]);
+
 /// Collects a directory's lines, in any order, into its digest.
 #[derive(Debug, Default)]
 pub struct DirectoryDigest {
@@ -67,15 +71,36 @@ impl DirectoryDigest {
         self.lines.push((key, digest));
     }
 
+    /// How many lines there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     /// The digest of all lines, independent of the order in which they were added.
     #[must_use]
-    pub fn finish(mut self) -> Digest {
+    pub fn digest(&mut self) -> Digest {
         self.lines.sort_unstable();
-        let mut hasher = blake3::Hasher::new();
+        let mut bytes = Vec::with_capacity(self.lines.len() * 24);
         for (key, digest) in &self.lines {
-            hasher.update(&key.to_le_bytes());
-            hasher.update(digest);
+            bytes.extend_from_slice(&key.to_le_bytes());
+            bytes.extend_from_slice(digest);
         }
-        truncate(&hasher.finalize())
+        truncate(&blake3::hash(&bytes))
+    }
+
+    /// The lines, shortened.
+    pub fn short_lines(&self) -> impl Iterator<Item = ShortLine> {
+        self.lines.iter().map(|(name, digest)| {
+            let mut short = [0; 8];
+            short.copy_from_slice(&digest[..8]);
+            (*name, short)
+        })
     }
 }

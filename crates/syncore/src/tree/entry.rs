@@ -243,9 +243,18 @@ impl Entry {
         self.xattrs.iter().filter(move |x| x.name.starts_with(b"system.posix_acl_") == acl)
     }
 
-    /// The canonical bytes that digests cover: fixed-width little-endian fields, then length-prefixed ones. The
-    /// link group is left out; it is only known when the whole tree has been read.
+    /// The canonical bytes that digests cover: which of the rarer fields there are, the fixed-width little-endian
+    /// fields that every entry has, then the rarer ones, those of any length behind their length. The link group is
+    /// left out; it is only known when the whole tree has been read.
     pub fn encode(&self, into: &mut Vec<u8>) {
+        let rare = [
+            !self.target.is_empty(),
+            self.device != (0, 0),
+            self.flags != 0,
+            !self.xattrs.is_empty(),
+            self.content.is_some(),
+        ];
+        into.push(rare.iter().fold(0, |bits, there| bits << 1 | u8::from(*there)));
         into.push(self.kind as u8);
         into.extend_from_slice(&self.mode.to_le_bytes());
         into.extend_from_slice(&self.uid.to_le_bytes());
@@ -253,20 +262,31 @@ impl Entry {
         into.extend_from_slice(&self.size_bytes.to_le_bytes());
         into.extend_from_slice(&self.mtime.seconds.to_le_bytes());
         into.extend_from_slice(&self.mtime.nanoseconds.to_le_bytes());
-        into.extend_from_slice(&self.device.0.to_le_bytes());
-        into.extend_from_slice(&self.device.1.to_le_bytes());
-        into.extend_from_slice(&self.flags.to_le_bytes());
-        let mut field = |bytes: &[u8]| {
+        let field = |into: &mut Vec<u8>, bytes: &[u8]| {
             into.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
             into.extend_from_slice(bytes);
         };
-        field(&self.target);
-        for xattr in &self.xattrs {
-            field(&xattr.name);
-            field(&xattr.value);
+        let [target, device, flags, xattrs, _] = rare;
+        if target {
+            field(into, &self.target);
         }
-        into.push(u8::from(self.content.is_some()));
-        into.extend_from_slice(&self.content.unwrap_or_default());
+        if device {
+            into.extend_from_slice(&self.device.0.to_le_bytes());
+            into.extend_from_slice(&self.device.1.to_le_bytes());
+        }
+        if flags {
+            into.extend_from_slice(&self.flags.to_le_bytes());
+        }
+        if xattrs {
+            into.extend_from_slice(&(self.xattrs.len() as u64).to_le_bytes());
+            for xattr in &self.xattrs {
+                field(into, &xattr.name);
+                field(into, &xattr.value);
+            }
+        }
+        if let Some(content) = &self.content {
+            into.extend_from_slice(content);
+        }
     }
 }
 
@@ -284,7 +304,7 @@ mod tests {
     fn every_field_but_the_link_group_changes_the_encoding_and_the_difference() {
         let base = Entry::new(Kind::File);
         type Edit = fn(&mut Entry);
-        let changes: [(Edit, Attributes); 8] = [
+        let changes: [(Edit, Attributes); 10] = [
             (|e| e.mode = 0o4755, Attributes::MODE),
             (|e| e.uid = 7, Attributes::UID),
             (|e| e.gid = 7, Attributes::GID),
@@ -296,6 +316,8 @@ mod tests {
                 Attributes::ACL,
             ),
             (|e| e.flags = IMMUTABLE_FLAG, Attributes::FLAGS),
+            (|e| e.target = b"a".to_vec(), Attributes::default()),
+            (|e| e.device = (1, 0), Attributes::default()),
         ];
         for (change, expected) in changes {
             let mut other = base.clone();

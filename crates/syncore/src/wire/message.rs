@@ -85,6 +85,19 @@ pub enum Question {
     Tree(RelPath),
 }
 
+/// Something that only the standby has, at or below a directory that is to go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extra {
+    /// Where it is.
+    pub path: RelPath,
+    /// What it is.
+    pub kind: Kind,
+    /// Whether it may go; false for what must stay.
+    pub may_go: bool,
+    /// Length and modification time of a file with no other name: its content may be wanted elsewhere.
+    pub content: Option<(u64, Timestamp)>,
+}
+
 /// A part of the answer to a [`Question`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
@@ -94,8 +107,8 @@ pub enum Answer {
     Buckets(u8, Vec<[u8; 8]>),
     /// Entries in full.
     Entries(Vec<Listed>),
-    /// Paths in order; false for those that must stay.
-    Tree(Vec<(RelPath, Kind, bool)>),
+    /// What is there, in path order.
+    Tree(Vec<Extra>),
     /// The directory is not there, not a directory, or cannot be read.
     Gone,
 }
@@ -229,7 +242,7 @@ impl Message {
             Self::Answer(Answer::Buckets(bits, _), _) if *bits > 24 => {
                 Err(WireError::Protocol("too many buckets".to_owned()))
             }
-            Self::Answer(Answer::Tree(paths), _) => paths.iter().try_for_each(|(p, ..)| path(p)),
+            Self::Answer(Answer::Tree(found), _) => found.iter().try_for_each(|one| path(&one.path)),
             Self::Answer(Answer::Entries(listed), _) => listed.iter().try_for_each(|one| {
                 if one.name.is_empty() {
                     return Ok(());

@@ -12,7 +12,7 @@ mod transport;
 
 pub use connection::{CONTENT_LANES, CONTROL, Connection, FRAME_LIMIT_BYTES, Incoming, Outgoing, Traffic};
 pub use greeting::PROTOCOL_VERSION;
-pub use message::{Answer, Facts, Failure, Message, Open, Part, Question, SmallFile, Start};
+pub use message::{Answer, Extra, Facts, Failure, Message, Open, Part, Question, SmallFile, Start};
 pub use transport::{ByteStream, Remote, TransportError, TransportKind, connect, pair};
 
 use thiserror::Error;
