@@ -1,8 +1,8 @@
 //! A connection: lanes of messages over one byte stream, or over channels within the process.
 //!
 //! Why: large files, small files and questions share one stream without waiting for each other. Every frame names
-//! its lane; a reader thread hands frames to bounded queues, one a lane, and who receives decompresses and decodes,
-//! so that this work spreads over threads. What can go wrong: a peer that sends too much (frames are bounded, and
+//! its lane; a reader thread hands frames to bounded queues, one a lane, and who receives decodes, so that this work
+//! spreads over threads. Content is one compressed stream over all lanes, in the order in which it is written. What can go wrong: a peer that sends too much (frames are bounded, and
 //! so is what they decompress to), too little (the progress deadline; a watchdog holds writes to it), or garbage (the
 //! preamble tells a login script's output from an agent). What ends one lane ends all of them.
 
@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::compress::{StreamDecoder, StreamEncoder};
 use super::greeting::{await_greeting, greeting};
 use super::message::Message;
 use super::state::State;
@@ -48,8 +49,14 @@ const WRITE_BYTES: usize = 64 << 10;
 /// A frame as it came: flags and payload.
 type Frame = (u8, Vec<u8>);
 
-/// Set in a frame's flags when its payload is compressed.
+/// Set in a frame's flags when its payload is compressed by itself.
 const COMPRESSED: u8 = 1;
+
+/// Set in a frame's flags when its payload is the next part of the compressed content.
+const STREAMED: u8 = 2;
+
+/// How many content frames are sent as they are after one that did not shrink.
+const SKIP_FRAMES: u32 = 3;
 
 /// What crossed the stream, in bytes.
 #[derive(Debug, Default)]
@@ -72,21 +79,54 @@ impl Traffic {
     }
 }
 
+/// The stream, and what compresses content for it; one lock for both, for the order of the one is that of the other.
+struct Written {
+    stream: Option<Box<dyn Write + Send>>,
+    encoder: Option<StreamEncoder>,
+    packed: Vec<u8>,
+    /// Content frames to send as they are because the last one did not shrink.
+    skip: u32,
+}
+
 struct StreamWriter {
-    writer: Mutex<Option<Box<dyn Write + Send>>>,
+    writer: Mutex<Written>,
     state: Arc<State>,
     traffic: Arc<Traffic>,
     bytes_per_second: Option<u64>,
 }
 
 impl StreamWriter {
-    fn write(&self, bytes: &[u8]) -> Result<(), WireError> {
+    /// Writes a frame, whose header is made here; `level` asks for its payload to be part of the compressed content.
+    fn write(&self, frame: &mut [u8], lane: u8, flags: u8, level: Option<i32>) -> Result<(), WireError> {
         let mut writer = self.writer.lock().map_err(|_| WireError::Lost("a thread failed".to_owned()))?;
-        let stream = writer.as_mut().ok_or_else(|| self.state.reason("it is closed"))?;
+        let Written { stream, encoder, packed, skip } = &mut *writer;
+        let open = stream.as_mut().ok_or_else(|| self.state.reason("it is closed"))?;
         let started = Instant::now();
-        if let Err(error) = self.write_pieces(stream, bytes) {
+        let bytes = match level {
+            Some(level) if *skip == 0 => {
+                let lost = |e: std::io::Error| WireError::Protocol(e.to_string());
+                let encoder = match encoder {
+                    Some(encoder) => encoder,
+                    none => none.insert(StreamEncoder::new(level).map_err(lost)?),
+                };
+                packed.clear();
+                packed.resize(HEADER_BYTES, 0);
+                encoder.compress(&frame[HEADER_BYTES..], packed).map_err(lost)?;
+                if packed.len() + frame.len() / 16 > frame.len() {
+                    *skip = SKIP_FRAMES;
+                }
+                put_header(packed, lane, STREAMED);
+                &packed[..]
+            }
+            _ => {
+                *skip = skip.saturating_sub(u32::from(level.is_some()));
+                put_header(frame, lane, flags);
+                &*frame
+            }
+        };
+        if let Err(error) = self.write_pieces(open, bytes) {
             // Half a frame may be out; whatever followed it would be nonsense to the peer.
-            *writer = None;
+            *stream = None;
             return Err(self.state.reason(&error.to_string()));
         }
         self.traffic.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -128,8 +168,6 @@ pub struct Outgoing {
     compression: Compression,
     compressor: Option<zstd::bulk::Compressor<'static>>,
     encoded: Vec<u8>,
-    /// Frames to send uncompressed because the last one did not shrink.
-    skip: u32,
 }
 
 impl Clone for Outgoing {
@@ -138,7 +176,7 @@ impl Clone for Outgoing {
             Way::Stream(writer) => Way::Stream(Arc::clone(writer)),
             Way::Memory(lanes) => Way::Memory(lanes.clone()),
         };
-        Self { way, compression: self.compression, compressor: None, encoded: Vec::new(), skip: 0 }
+        Self { way, compression: self.compression, compressor: None, encoded: Vec::new() }
     }
 }
 
@@ -168,32 +206,28 @@ impl Outgoing {
                 frame.len()
             )));
         }
-        let flags = self.compress(&mut frame)?;
-        let length = u32::try_from(frame.len() - HEADER_BYTES).unwrap_or(u32::MAX);
-        frame[..4].copy_from_slice(&length.to_le_bytes());
-        (frame[4], frame[5]) = (lane, flags);
-        let result = writer.write(&frame);
+        /// Payloads below this many bytes are not worth a try.
+        const WORTH_BYTES: usize = 200;
+        let level = match self.compression {
+            Compression::Off => None,
+            Compression::Auto => Some(1),
+            Compression::Level(level) => Some(level),
+        };
+        let level = level.filter(|_| frame.len() - HEADER_BYTES >= WORTH_BYTES);
+        let result = match level {
+            Some(level) if lane == CONTROL => {
+                let flags = self.compress(&mut frame, level)?;
+                writer.write(&mut frame, lane, flags, None)
+            }
+            level => writer.write(&mut frame, lane, 0, level),
+        };
         self.encoded = frame;
         result
     }
 
-    /// Compresses the payload in place where that pays; gives the flags.
-    fn compress(&mut self, frame: &mut Vec<u8>) -> Result<u8, WireError> {
-        /// Payloads below this many bytes are not worth a try.
-        const WORTH_BYTES: usize = 200;
-        let level = match self.compression {
-            Compression::Off => return Ok(0),
-            Compression::Auto => 1,
-            Compression::Level(level) => level,
-        };
+    /// Compresses the payload by itself, in place, where that pays; gives the flags.
+    fn compress(&mut self, frame: &mut Vec<u8>, level: i32) -> Result<u8, WireError> {
         let payload = frame.len() - HEADER_BYTES;
-        if payload < WORTH_BYTES {
-            return Ok(0);
-        }
-        if self.skip > 0 && payload > 4096 {
-            self.skip -= 1;
-            return Ok(0);
-        }
         let lost = |e: std::io::Error| WireError::Protocol(e.to_string());
         let compressor = match &mut self.compressor {
             Some(compressor) => compressor,
@@ -201,7 +235,6 @@ impl Outgoing {
         };
         let compressed = compressor.compress(&frame[HEADER_BYTES..]).map_err(lost)?;
         if compressed.len() + payload / 16 > payload {
-            self.skip = 15;
             return Ok(0);
         }
         frame.truncate(HEADER_BYTES);
@@ -212,6 +245,12 @@ impl Outgoing {
 
 /// Length (4, little-endian), lane (1), flags (1).
 const HEADER_BYTES: usize = 6;
+
+fn put_header(frame: &mut [u8], lane: u8, flags: u8) {
+    let length = u32::try_from(frame.len() - HEADER_BYTES).unwrap_or(u32::MAX);
+    frame[..4].copy_from_slice(&length.to_le_bytes());
+    (frame[4], frame[5]) = (lane, flags);
+}
 
 enum Source {
     Stream(Receiver<Frame>),
@@ -337,7 +376,6 @@ impl Connection {
                     compression: Compression::Off,
                     compressor: None,
                     encoded: Vec::new(),
-                    skip: 0,
                 },
                 lanes: receivers.into_iter().map(lane).collect(),
                 traffic: Arc::default(),
@@ -382,7 +420,7 @@ impl Connection {
         traffic.received.store(heard, Ordering::Relaxed);
         let state = State::new(timeout, abort);
         let writer = Arc::new(StreamWriter {
-            writer: Mutex::new(Some(writer)),
+            writer: Mutex::new(Written { stream: Some(writer), encoder: None, packed: Vec::new(), skip: 0 }),
             state: Arc::clone(&state),
             traffic: Arc::clone(&traffic),
             bytes_per_second,
@@ -393,7 +431,6 @@ impl Connection {
             compression,
             compressor: None,
             encoded: Vec::new(),
-            skip: 0,
         };
         let helpers = vec![start_alive(outgoing.clone()), start_watchdog(Arc::clone(&state))];
         Ok(Self { outgoing, lanes, traffic, finish, state, helpers })
@@ -405,7 +442,7 @@ impl Connection {
         if let Way::Stream(writer) = &self.outgoing.way
             && let Ok(mut writer) = writer.writer.lock()
         {
-            *writer = None;
+            writer.stream = None;
         }
         self.helpers.clear();
         self.lanes.clear();
@@ -445,6 +482,7 @@ fn read_frames(
     state: &State,
 ) -> Option<WireError> {
     let alive = postcard::to_allocvec(&Message::Alive).unwrap_or_default();
+    let mut decoder: Option<StreamDecoder> = None;
     loop {
         let mut header = [0; HEADER_BYTES];
         if let Err(error) = reader.read_exact(&mut header) {
@@ -473,9 +511,19 @@ fn read_frames(
         if header[5] == 0 && payload == alive {
             continue;
         }
+        let mut flags = header[5];
+        if flags & STREAMED != 0 {
+            let opened = decoder.take().map_or_else(StreamDecoder::new, Ok);
+            let plain =
+                opened.and_then(|opened| decoder.insert(opened).decompress(&payload, FRAME_LIMIT_BYTES));
+            match plain {
+                Ok(plain) => (payload, flags) = (plain, 0),
+                Err(error) => return Some(WireError::Protocol(error.to_string())),
+            }
+        }
         state.delivering.store(true, Ordering::Relaxed);
         // A lane that nobody reads any more belongs to a part of the run that is over.
-        if lane.send((header[5], payload)).is_ok() {
+        if lane.send((flags, payload)).is_ok() {
             state.last_frame.store(state.now(), Ordering::Relaxed);
         }
         state.delivering.store(false, Ordering::Relaxed);

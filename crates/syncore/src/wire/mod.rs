@@ -4,6 +4,7 @@
 //! down (`doc/protocol.md`). What can go wrong: a hostile or broken peer, a login script that prints, a version that
 //! is not ours; each is an error that names itself.
 
+mod compress;
 mod connection;
 mod greeting;
 mod message;
@@ -12,7 +13,9 @@ mod transport;
 
 pub use connection::{CONTENT_LANES, CONTROL, Connection, FRAME_LIMIT_BYTES, Incoming, Outgoing, Traffic};
 pub use greeting::PROTOCOL_VERSION;
-pub use message::{Answer, Extra, Facts, Failure, Message, Open, Part, Question, SmallFile, Start};
+pub use message::{
+    Answer, Extra, Facts, Failure, Message, MovedFile, Open, Part, Question, SmallFile, Start,
+};
 pub use transport::{ByteStream, Remote, TransportError, TransportKind, connect, pair};
 
 use thiserror::Error;
