@@ -224,11 +224,15 @@ fn a_standby_without_room_for_the_new_name_keeps_the_old_one() {
     write(&source.join("keep/unrelated"), "goes away too");
     clone_json(&[], &source, &copy).expect_code(0);
     fs::rename(source.join("old"), source.join("new")).expect("rename");
+    // Moved and changed: it cannot be taken from where it was.
+    let content: Vec<u8> = [&content[..], b"more"].concat();
+    write(&source.join("new"), &content);
+    let old_content = noise(1, 1_300_000);
     fs::remove_file(source.join("keep/unrelated")).expect("remove");
     // Neither run has room, and neither may take away the only copy.
     for _ in 0..2 {
         let output = clone_json(&["--delete"], &source, &copy).expect_code(4);
-        assert!(fs::read(copy.join("old")).is_ok_and(|old| old == content), "{}", output.describe());
+        assert!(fs::read(copy.join("old")).is_ok_and(|old| old == old_content), "{}", output.describe());
         assert!(!copy.join("new").exists(), "half a file\n{}", output.describe());
         assert_ne!(output.summary()["outcome"], "in-sync", "{}", output.describe());
     }
@@ -249,6 +253,9 @@ fn a_standby_without_room_keeps_a_directory_that_moved() {
     }
     clone_json(&[], &source, &copy).expect_code(0);
     fs::rename(source.join("old"), source.join("a-new")).expect("rename");
+    for n in 0..4 {
+        write(&source.join(format!("a-new/{n}")), noise(n + 10, 340_000));
+    }
     let output = clone_json(&["--delete"], &source, &copy).expect_code(4);
     for n in 0..4 {
         let kept = fs::read(copy.join(format!("old/{n}")));
@@ -258,6 +265,29 @@ fn a_standby_without_room_keeps_a_directory_that_moved() {
     clone_json(&["--delete"], &source, &copy).expect_code(0);
     clone_json(&["--delete"], &source, &copy).expect_code(0).expect_no_changes();
     assert!(!copy.join("old").exists());
+}
+
+#[test]
+fn what_only_moved_needs_no_room_and_is_not_sent() {
+    let work = Workdir::new("regressions-moved");
+    let (source, copy) = (work.make("source"), work.join("copy"));
+    mount::tmpfs(&copy, "size=2m");
+    write(&source.join("old/large"), noise(1, 1_300_000));
+    write(&source.join("old/plain"), noise(2, 5_000));
+    write(&source.join("old/alike"), noise(3, 5_000));
+    set_mtime(&source.join("old/alike"), 1_000_000_000, 0);
+    push(&work, &[], &source, &copy).expect_code(0);
+    fs::rename(source.join("old"), source.join("new")).expect("rename");
+    chmod(&source.join("new/plain"), 0o600);
+    // Length and time of what it was, and another content: this one has to be sent.
+    write(&source.join("new/alike"), noise(4, 5_000));
+    set_mtime(&source.join("new/alike"), 1_000_000_000, 0);
+    let output = push(&work, &["--delete"], &source, &copy).expect_code(0);
+    assert_equal(&source, &copy);
+    assert_eq!(output.count("moved"), 3, "{}", output.describe());
+    assert_eq!(output.count("literal_bytes"), 5_000, "{}", output.describe());
+    assert_eq!(output.count("deleted"), 1, "only the directory\n{}", output.describe());
+    push(&work, &["--delete"], &source, &copy).expect_code(0).expect_no_changes();
 }
 
 #[test]

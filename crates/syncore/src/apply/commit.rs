@@ -43,7 +43,7 @@ pub struct Committer {
     pub directories: Arc<Directories>,
     /// What could not be done.
     pub problems: Arc<Problems>,
-    durable: bool,
+    pub(super) durable: bool,
     /// How many names in scope an inode of the standby had when it was scanned.
     pub(super) names_of: NamesOf,
     pending: Mutex<Vec<(Staged, Item)>>,

@@ -6,12 +6,15 @@
 //! at again before it is replaced, and what is no longer as planned becomes a problem instead of being overwritten.
 
 mod commit;
+mod copy;
 mod directory;
 mod metadata;
+mod moved;
 mod stage;
 mod update;
 
 pub use commit::{Committer, NamesOf};
+pub use copy::Copied;
 pub use directory::{Directories, Directory};
 pub use stage::{FileWriter, WriteError};
 

@@ -301,7 +301,7 @@ impl FileWriter {
     }
 }
 
-fn write_full(fd: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<(), WriteError> {
+pub(super) fn write_full(fd: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<(), WriteError> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(fd, bytes, offset) {
             Ok(0) => return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),

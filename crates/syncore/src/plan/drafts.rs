@@ -34,7 +34,8 @@ impl Drafts {
     /// # Errors
     /// [`PlanError::Malformed`] when it cannot be encoded.
     pub fn push(&mut self, draft: Draft) -> Result<(), PlanError> {
-        let alone = draft.item.entry.links.is_none() && draft.standby.is_none_or(|standby| standby.links <= 1);
+        let alone =
+            draft.item.entry.links.is_none() && draft.standby.is_none_or(|standby| standby.links <= 1);
         if !alone && draft.item.entry.kind != Kind::Directory {
             self.linked.push(draft);
             return Ok(());
@@ -185,7 +186,10 @@ mod tests {
         let mtime = Timestamp { seconds, nanoseconds: 0 };
         let entry = Entry { size_bytes, mtime, ..Entry::new(Kind::File) };
         let path = RelPath::new(path).unwrap();
-        Draft { item: Item { path, change: Change::Create, entry, link_to: None, moved_from: None }, standby: None }
+        Draft {
+            item: Item { path, change: Change::Create, entry, link_to: None, moved_from: None },
+            standby: None,
+        }
     }
 
     /// Who is moved from where when these files appear and those go away.

@@ -107,32 +107,53 @@ pub(super) fn hash_file(directory: BorrowedFd<'_>, name: &CStr, entry: &Entry) -
     for _ in 0..READ_ATTEMPTS {
         let fd = open_file(directory, name)?;
         let before = Stability::of(fd.as_fd())?;
-        let hash = hash_open(fd.as_fd(), before.size_bytes)?;
+        let mut hasher = blake3::Hasher::new();
+        hash_extent(fd.as_fd(), &Extent { offset: 0, length: before.size_bytes }, &mut hasher)?;
         if Stability::of(fd.as_fd())?.same_as(&before) && before.size_bytes == entry.size_bytes {
-            return Ok(hash);
+            return Ok(*hasher.finalize().as_bytes());
         }
     }
     Err(Errno::AGAIN)
 }
 
-/// The BLAKE3 digest of the first `length` bytes of an open file.
+/// The digest of an open file's content as long as `stability` says: BLAKE3 of its data, and where it has holes, of
+/// where its data lies as well.
 ///
 /// # Errors
-/// Whatever pread(2) says.
-pub fn hash_open(fd: BorrowedFd<'_>, length: u64) -> Result<[u8; 32]> {
+/// Whatever pread(2) and lseek(2) say.
+pub fn digest_open(fd: BorrowedFd<'_>, stability: &Stability) -> Result<[u8; 32]> {
+    let length = stability.size_bytes;
+    let whole = Extent { offset: 0, length };
+    let data = if stability.sparse { extents(fd, length)? } else { vec![whole] };
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX).clamp(1, READ_BYTES)];
-    let mut offset = 0;
-    while offset < length {
-        let want = usize::try_from(length - offset).unwrap_or(usize::MAX).min(buffer.len());
-        let read = read_full(fd, &mut buffer[..want], offset)?;
-        if read == 0 {
-            break;
+    for extent in &data {
+        hash_extent(fd, extent, &mut hasher)?;
+    }
+    if data != [whole] {
+        for extent in &data {
+            hasher.update(&extent.offset.to_le_bytes()).update(&extent.length.to_le_bytes());
         }
-        hasher.update(&buffer[..read]);
-        offset += read as u64;
     }
     Ok(*hasher.finalize().as_bytes())
+}
+
+fn hash_extent(fd: BorrowedFd<'_>, extent: &Extent, hasher: &mut blake3::Hasher) -> Result<()> {
+    thread_local! {
+        static BUFFER: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; READ_BYTES]);
+    }
+    let (mut offset, end) = (extent.offset, extent.offset + extent.length);
+    BUFFER.with_borrow_mut(|buffer| {
+        while offset < end {
+            let want = usize::try_from(end - offset).unwrap_or(usize::MAX).min(READ_BYTES);
+            let read = read_full(fd, &mut buffer[..want], offset)?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(&buffer[..read]);
+            offset += read as u64;
+        }
+        Ok(())
+    })
 }
 
 /// An open file as something to read from at any offset.

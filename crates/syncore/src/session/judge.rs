@@ -48,7 +48,10 @@ pub(crate) fn check_plan(view: &View, own: &RuleSet, plan: &Plan) -> Result<(), 
         };
         let allowed = in_scope(&item.path, item.entry.kind, creates)
             && in_scope(&item.path, old_kind, creates)
-            && item.link_to.as_ref().is_none_or(|leader| in_scope(leader, item.entry.kind, false));
+            && [&item.link_to, &item.moved_from]
+                .into_iter()
+                .flatten()
+                .all(|other| in_scope(other, item.entry.kind, false));
         if !allowed {
             return Err(WireError::Protocol(format!(
                 "the plan names {}, which is out of scope here",

@@ -16,6 +16,7 @@ mod differ;
 mod job;
 mod judge;
 mod listing;
+mod local;
 mod planner;
 mod queue;
 mod receive;
@@ -85,7 +86,7 @@ pub fn run(
             run_remote(job, remote, path, Part::Sender, monitor, |connection, peer| {
                 let start = agree::decide(job, peer, receiver.facts(), true)?;
                 connection.outgoing.send(CONTROL, Message::Start(start.clone()))?;
-                receiver.run(connection, &start, Some((job.options.dry_run, approve)), monitor)
+                receiver.run(connection, &start, None, Some((job.options.dry_run, approve)), monitor)
             })
         }
     }
@@ -122,8 +123,9 @@ fn run_local(
         let receiving = {
             let start = start.clone();
             let quiet = Peer(monitor);
+            let local = local::LocalSource { root: sender.root(), monitor };
             scope.spawn(move || {
-                let result = receiver.run(&mut there, &start, None, &quiet);
+                let result = receiver.run(&mut there, &start, Some(local), None, &quiet);
                 if let Err(error) = &result {
                     report_failure(&mut there, error);
                 }
@@ -253,7 +255,7 @@ fn serve_on(
             check_confined(&receiver.facts().root, limit.as_ref())?;
             connection.outgoing.send(CONTROL, Message::Opened(receiver.facts().clone()))?;
             let Some(start) = receive_start(connection, monitor)? else { return Ok(Report::default()) };
-            receiver.run(connection, &start, None, monitor)
+            receiver.run(connection, &start, None, None, monitor)
         }
     }
 }

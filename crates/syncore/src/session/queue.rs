@@ -15,6 +15,8 @@ const JOBS_WAITING: usize = 8;
 /// Something for a lane to do.
 pub(super) enum Job {
     Small(Vec<(u32, Item)>),
+    /// Files that the standby most likely has under another name.
+    Moved(Vec<(u32, Item)>),
     Large(u32, Box<Item>),
     Delta(u32, Box<Item>, BlockSums),
     /// The auth set, read under one lock.

@@ -19,6 +19,7 @@ use crate::problem::Operation;
 use crate::scan::{OpenFile, Stability, View};
 use crate::session::SessionError;
 use crate::session::auth::{PasswordLock, defect};
+use crate::session::local::LocalSource;
 use crate::session::planner::is_delta_item;
 use crate::session::receive_lane::Lane;
 use crate::tree::{Kind, RelPath};
@@ -58,8 +59,10 @@ pub(crate) struct Receiver<'a> {
     pub(crate) delta: bool,
     pub(super) in_place: bool,
     pub(crate) monitor: &'a dyn Monitor,
-    /// Items that need content, by number.
-    pub(crate) items: HashMap<u32, Item>,
+    /// How many items need content.
+    needing: usize,
+    /// Where the content is, when both roots are on this host.
+    source: Option<LocalSource<'a>>,
     /// Items of the auth set that are complete but wait for each other.
     auth: Mutex<AuthSet>,
     /// Items that are dealt with, by number.
@@ -121,22 +124,25 @@ impl<'a> Receiver<'a> {
         problems: &Arc<Problems>,
         names_of: NamesOf,
         start: &Start,
+        source: Option<LocalSource<'a>>,
         monitor: &'a dyn Monitor,
     ) -> Self {
-        let items: HashMap<u32, Item> =
-            (0..).zip(plan.items()).filter(|(_, item)| item.needs_content()).collect();
         let is_auth = |item: &Item| view.rules.decide(&item.path, false).auth_set;
-        let expected = items.values().filter(|item| is_auth(item)).count();
+        let (mut needing, mut expected) = (0, 0);
+        for item in plan.items().filter(Item::needs_content) {
+            needing += 1;
+            expected += usize::from(is_auth(&item));
+        }
         Self {
             view,
             plan,
             committer: Committer::new(Arc::new(directories), Arc::clone(problems), names_of, start.durable),
             delta: start.delta,
             in_place: start.in_place,
-
+            source,
             monitor,
             done: Mutex::default(),
-            items,
+            needing,
             auth: Mutex::new(AuthSet { expected, ..AuthSet::default() }),
             literal_bytes: AtomicU64::new(0),
             copied_bytes: AtomicU64::new(0),
@@ -153,7 +159,7 @@ impl<'a> Receiver<'a> {
         self.make_way();
         self.directories();
         self.without_content();
-        if !self.items.is_empty() {
+        if self.needing > 0 {
             self.content(outgoing, lanes)?;
         }
         self.committer.flush();
@@ -247,7 +253,10 @@ impl<'a> Receiver<'a> {
     fn content(&self, outgoing: &Outgoing, lanes: &mut [Incoming]) -> Result<(), SessionError> {
         let Some((_, content)) = lanes.split_first_mut() else { return Ok(()) };
         std::thread::scope(|scope| {
-            let summing = scope.spawn(|| self.describe_bases(outgoing.clone()));
+            let summing = scope.spawn(|| match &self.source {
+                Some(source) => source.copy_all(self, outgoing),
+                None => self.describe_bases(outgoing.clone()),
+            });
             let workers: Vec<_> = (1..=CONTENT_LANES)
                 .zip(content)
                 .map(|(number, incoming)| {
@@ -269,7 +278,7 @@ impl<'a> Receiver<'a> {
             self.credit.end();
             note_failure(&mut failed, summing.join());
             let done = self.done.lock().map_or(0, |done| done.len());
-            if failed.is_none() && done < self.items.len() {
+            if failed.is_none() && done < self.needing {
                 failed =
                     Some(WireError::Protocol("the sender ended before all content was there".to_owned()));
             }
@@ -311,6 +320,16 @@ impl<'a> Receiver<'a> {
         sum_blocks(&OpenFile(fd.as_fd()), before.size_bytes)
     }
 
+    /// Counts bytes of content that were taken from the source.
+    pub(super) fn count_literal(&self, bytes: u64) {
+        self.literal_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The item with this number, if it needs content.
+    pub(super) fn item(&self, number: u32) -> Option<Item> {
+        self.plan.item(number).filter(Item::needs_content)
+    }
+
     /// Counts an item as dealt with; the last one tells the sender that nothing more is needed.
     pub(super) fn settled(&self, number: u32, item: &Item, outgoing: &mut Outgoing) -> Result<(), WireError> {
         if is_delta_item(item, self.delta) {
@@ -320,7 +339,7 @@ impl<'a> Receiver<'a> {
         if !done.insert(number) {
             return Err(WireError::Protocol(format!("item {number} came twice")));
         }
-        let all = done.len() == self.items.len();
+        let all = done.len() == self.needing;
         drop(done);
         if all {
             outgoing.send(CONTROL, Message::Settled)?;
@@ -345,8 +364,9 @@ impl<'a> Receiver<'a> {
         };
         if let Some(reason) = refused {
             let reason = format!("{reason}; the standby keeps all its password files");
-            for item in self.items.values().filter(|item| self.view.rules.decide(&item.path, false).auth_set)
-            {
+            let in_set =
+                |item: &Item| item.needs_content() && self.view.rules.decide(&item.path, false).auth_set;
+            for item in self.plan.items().filter(in_set) {
                 self.committer.fail(&item.path, Operation::Write, &reason);
             }
         }

@@ -12,7 +12,7 @@ use crate::plan::{Change, Item};
 use crate::problem::Operation;
 use crate::session::receive::Receiver;
 use crate::tree::RelPath;
-use crate::wire::{CONTROL, Incoming, Message, Outgoing, SmallFile, WireError};
+use crate::wire::{CONTROL, Incoming, Message, MovedFile, Outgoing, SmallFile, WireError};
 
 /// How many regions one message may ask about.
 const REGIONS_LIMIT: usize = 1024;
@@ -56,6 +56,7 @@ impl<'a> Lane<'a> {
         loop {
             match self.incoming.receive(self.receiver.monitor)? {
                 Message::Files(files) => files.iter().try_for_each(|file| self.small(file))?,
+                Message::Moved(files) => files.iter().try_for_each(|file| self.moved(file))?,
                 Message::Begin { item, size_bytes, mtime } => {
                     let mut planned = self.item(item)?;
                     (planned.entry.size_bytes, planned.entry.mtime) = (size_bytes, mtime);
@@ -110,8 +111,7 @@ impl<'a> Lane<'a> {
     }
 
     fn item(&self, number: u32) -> Result<Item, WireError> {
-        let known = self.receiver.items.get(&number).cloned();
-        known.ok_or_else(|| WireError::Protocol(format!("content for item {number}")))
+        self.receiver.item(number).ok_or_else(|| WireError::Protocol(format!("content for item {number}")))
     }
 
     fn directory(&mut self, path: &RelPath) -> rustix::io::Result<Arc<Directory>> {
@@ -151,6 +151,32 @@ impl<'a> Lane<'a> {
             Err(error) => self.receiver.committer.fail(&item.path, Operation::Write, error),
         }
         self.receiver.settled(file.item, &item, &mut self.outgoing)
+    }
+
+    /// Takes a file that is under another name on the standby from there, or asks for it.
+    fn moved(&mut self, file: &MovedFile) -> Result<(), WireError> {
+        let mut item = self.item(file.item)?;
+        let auth_set = self.receiver.view.rules.decide(&item.path, false).auth_set;
+        let Some(from) = item.moved_from.clone().filter(|_| !auth_set) else {
+            return Err(WireError::Protocol("a move that is not in the plan".to_owned()));
+        };
+        (item.entry.size_bytes, item.entry.mtime) = (file.size_bytes, file.mtime);
+        match self.receiver.committer.adopt(&item, &from, file.digest) {
+            Ok(()) => {
+                self.receiver.copied_bytes.fetch_add(file.size_bytes, Ordering::Relaxed);
+                self.receiver.monitor.transferred(file.size_bytes);
+                self.receiver.monitor.changed(&item.path, &item.change);
+            }
+            Err(WriteError::Mismatch) if self.retry(file.item) => {
+                return self.ask_for_whole(file.item);
+            }
+            Err(error) => self.receiver.committer.fail(&item.path, Operation::Link, error),
+        }
+        self.receiver.settled(file.item, &item, &mut self.outgoing)
+    }
+
+    fn ask_for_whole(&mut self, number: u32) -> Result<(), WireError> {
+        self.outgoing.send(CONTROL, Message::Basis(number, BlockSums::default(), false))
     }
 
     fn begin(&mut self, item: &Item) -> Result<FileWriter, WriteError> {
@@ -228,7 +254,7 @@ impl<'a> Lane<'a> {
         match result {
             Ok(()) => receiver.monitor.changed(&item.path, &item.change),
             Err(WriteError::Mismatch | WriteError::Delta(_)) if !auth && self.retry(number) => {
-                return self.outgoing.send(CONTROL, Message::Basis(number, BlockSums::default(), false));
+                return self.ask_for_whole(number);
             }
             Err(error) => {
                 receiver.committer.fail(&item.path, Operation::Write, error);

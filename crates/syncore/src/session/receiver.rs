@@ -16,6 +16,7 @@ use crate::rules::{Action, Origin, Rule, RuleSet};
 use crate::scan::{Root, Snapshot, View};
 use crate::session::describe::Describer;
 use crate::session::judge::check_plan;
+use crate::session::local::LocalSource;
 use crate::session::receive::Receiver;
 use crate::session::send::send_problems;
 use crate::session::sender::{note_all, scan_root, sorted};
@@ -97,6 +98,7 @@ impl Receiving {
         &self,
         connection: &mut Connection,
         start: &Start,
+        source: Option<LocalSource<'_>>,
         mut say: Say<'_>,
         monitor: &dyn Monitor,
     ) -> Result<Report, SessionError> {
@@ -160,7 +162,7 @@ impl Receiving {
                 snapshot.links(device, inode).map_or(1, |group| group.members)
             }))
         };
-        let receiver = Receiver::new(&view, &plan, directories, &problems, names_of, start, monitor);
+        let receiver = Receiver::new(&view, &plan, directories, &problems, names_of, start, source, monitor);
         receiver.committer.sweep(&snapshot.leftovers);
         let done = receiver.run(&connection.outgoing, &mut connection.lanes)?;
         (report.literal_bytes, report.copied_bytes) = (done.literal_bytes, done.copied_bytes);

@@ -13,8 +13,9 @@ use crate::delta::{BlockSums, ContentHasher, Extent, RegionSignature, Segment, f
 use crate::monitor::Monitor;
 use crate::plan::{Item, Plan};
 use crate::problem::Operation;
-use crate::scan::{OpenFile, READ_ATTEMPTS, Stability, View, extents, open_file, read_full};
+use crate::scan::{OpenFile, READ_ATTEMPTS, Stability, View, digest_open, extents, open_file, read_full};
 use crate::session::auth::PasswordLock;
+use crate::session::local::is_copied;
 use crate::session::planner::is_delta_item;
 use crate::session::queue::{Job, Queue};
 use crate::session::receive::note_failure;
@@ -22,7 +23,7 @@ use crate::session::refine::Refinements;
 use crate::session::stable::stayed;
 use crate::session::{SessionError, unexpected};
 use crate::tree::RelPath;
-use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, Outgoing, SmallFile, WireError};
+use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, MovedFile, Outgoing, SmallFile, WireError};
 
 /// Files up to this length travel in batches.
 const SMALL_BYTES: u64 = 128 * 1024;
@@ -90,14 +91,22 @@ impl Transfer<'_> {
     /// Makes jobs of the plan's items.
     fn feed(&self, queue: &Queue) {
         let (mut batch, mut batch_bytes, mut auth) = (Vec::new(), 0, Vec::new());
+        let mut moved = Vec::new();
         for (number, item) in (0..).zip(self.plan.items()) {
             if !item.needs_content() {
                 continue;
             }
             if self.view.rules.decide(&item.path, false).auth_set {
                 auth.push((number, item));
-            } else if is_delta_item(&item, self.delta) {
-                // Waits for its basis.
+            } else if item.moved_from.is_some() {
+                moved.push((number, item));
+                if moved.len() >= BATCH_FILES {
+                    queue.push(Job::Moved(std::mem::take(&mut moved)), true);
+                }
+            } else if !self.delta && is_copied(&item, self.in_place, false)
+                || is_delta_item(&item, self.delta)
+            {
+                // Between two roots on one host the receiver helps itself; otherwise it waits for its basis.
             } else if item.entry.size_bytes > SMALL_BYTES {
                 queue.push(Job::Large(number, Box::new(item)), true);
             } else {
@@ -112,6 +121,9 @@ impl Transfer<'_> {
         if !batch.is_empty() {
             queue.push(Job::Small(batch), true);
         }
+        if !moved.is_empty() {
+            queue.push(Job::Moved(moved), true);
+        }
         if !auth.is_empty() {
             queue.push(Job::AuthSet(auth), true);
         }
@@ -121,8 +133,7 @@ impl Transfer<'_> {
     fn answer(&self, control: &mut Incoming, queue: &Queue) -> Result<(), SessionError> {
         let mut collecting: HashMap<u32, BlockSums> = HashMap::new();
         let mut repeated: HashSet<u32> = HashSet::new();
-        let mut waiting: HashMap<u32, Item> =
-            (0..).zip(self.plan.items()).filter(|(_, item)| is_delta_item(item, self.delta)).collect();
+        let mut described: HashSet<u32> = HashSet::new();
         loop {
             match control.receive(self.monitor)? {
                 Message::Basis(number, part, more) => {
@@ -132,12 +143,11 @@ impl Transfer<'_> {
                         continue;
                     }
                     let sums = collecting.remove(&number).unwrap_or_default();
-                    // Asked for again, once: it did not come out right the first time.
-                    let mut again = || {
-                        let item = self.plan.items().nth(number as usize).filter(Item::needs_content);
-                        item.filter(|_| repeated.insert(number))
-                    };
-                    let Some(item) = waiting.remove(&number).or_else(&mut again) else {
+                    // The basis it waits for, or asked for again, once: it did not come out right the first time.
+                    let item = self.plan.item(number).filter(Item::needs_content).filter(|item| {
+                        is_delta_item(item, self.delta) && described.insert(number) || repeated.insert(number)
+                    });
+                    let Some(item) = item else {
                         return Err(WireError::Protocol(format!("a basis for item {number}")).into());
                     };
                     queue.push(Job::Delta(number, Box::new(item), sums), false);
@@ -178,6 +188,7 @@ impl Lane<'_> {
             }
             match job {
                 Job::Small(files) => self.small(files)?,
+                Job::Moved(files) => self.moved(files)?,
                 Job::Large(number, item) => self.large(number, &item, &BlockSums::default())?,
                 Job::Delta(number, item, sums) => self.large(number, &item, &sums)?,
                 Job::AuthSet(files) => self.auth_set(&files)?,
@@ -206,6 +217,28 @@ impl Lane<'_> {
     fn abandon(&mut self, number: u32, item: &Item, reason: impl std::fmt::Display) -> Result<(), WireError> {
         self.transfer.problems.note(&item.path, Operation::Read, reason);
         self.send(Message::Abandon(number))
+    }
+
+    /// Says which content files have that the standby most likely has under another name.
+    fn moved(&mut self, files: Vec<(u32, Item)>) -> Result<(), WireError> {
+        let mut batch = Vec::new();
+        for (number, item) in files {
+            let digest = self.open(&item.path).and_then(|fd| {
+                let before = Stability::of(fd.as_fd())?;
+                let digest = digest_open(fd.as_fd(), &before)?;
+                Ok((before, digest, Stability::of(fd.as_fd())?.same_as(&before)))
+            });
+            match digest {
+                Ok((Stability { size_bytes, mtime, .. }, digest, true)) => {
+                    self.transfer.monitor.transferred(size_bytes);
+                    self.transfer.monitor.changed(&item.path, &item.change);
+                    batch.push(MovedFile { item: number, size_bytes, mtime, digest });
+                }
+                Ok(_) => self.large(number, &item, &BlockSums::default())?,
+                Err(error) => self.abandon(number, &item, std::io::Error::from(error))?,
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.send(Message::Moved(batch)) }
     }
 
     fn small(&mut self, files: Vec<(u32, Item)>) -> Result<(), WireError> {

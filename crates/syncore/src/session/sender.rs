@@ -30,6 +30,10 @@ impl Sender {
         Ok(Self { root: Arc::new(root), facts })
     }
 
+    pub(crate) fn root(&self) -> Arc<Root> {
+        Arc::clone(&self.root)
+    }
+
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
     }

@@ -127,6 +127,19 @@ pub struct SmallFile {
     pub content: Vec<u8>,
 }
 
+/// A file that the standby most likely has under the name that the plan gives for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedFile {
+    /// The item of the plan.
+    pub item: u32,
+    /// Its length as of reading.
+    pub size_bytes: u64,
+    /// When it was last modified as of reading.
+    pub mtime: Timestamp,
+    /// The digest of its content ([`digest_open`](crate::scan::digest_open)).
+    pub digest: [u8; 32],
+}
+
 /// A message of either direction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -164,6 +177,8 @@ pub enum Message {
     Decision(bool),
     /// Sender to receiver: small files.
     Files(Vec<SmallFile>),
+    /// Sender to receiver: files that are there under another name.
+    Moved(Vec<MovedFile>),
     /// Sender to receiver: a larger file begins on this lane, as it was when opened.
     Begin {
         /// The item of the plan.

@@ -1,0 +1,114 @@
+//! Content of a run whose two roots are on one host: the receiver takes it from the source itself.
+//!
+//! Why: to pass it through messages would read, digest and copy everything twice. What can go wrong: what the sender's
+//! reading meets as well, a source that changes; it is read again, and after that a problem.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::apply::{Copied, Directory, WriteError};
+use crate::monitor::Monitor;
+use crate::plan::{Change, Item};
+use crate::problem::Operation;
+use crate::scan::{READ_ATTEMPTS, Root, Stability, open_file};
+use crate::session::receive::Receiver;
+use crate::tree::RelPath;
+use crate::wire::{Outgoing, WireError};
+
+/// How many files one task copies at most, neighbours in one directory.
+const FILES_AT_ONCE: usize = 64;
+
+/// Where the receiver finds the source of a local run.
+#[derive(Clone)]
+pub(crate) struct LocalSource<'a> {
+    pub(crate) root: Arc<Root>,
+    /// Who hears of what is copied; the receiver's own monitor is silent in such a run.
+    pub(crate) monitor: &'a dyn Monitor,
+}
+
+/// Whether the receiver of a local run copies this item itself; not what is written into an existing file.
+pub(crate) fn is_copied(item: &Item, in_place: bool, auth_set: bool) -> bool {
+    let new = !(in_place && matches!(item.change, Change::Update(_)));
+    item.needs_content() && item.moved_from.is_none() && !auth_set && new
+}
+
+impl LocalSource<'_> {
+    /// Copies everything that [`is_copied`] says.
+    ///
+    /// # Errors
+    /// When the other end cannot be told that all is settled, or the monitor asks to stop.
+    pub(crate) fn copy_all(&self, receiver: &Receiver<'_>, outgoing: &Outgoing) -> Result<(), WireError> {
+        let auth_set = |item: &Item| receiver.view.rules.decide(&item.path, false).auth_set;
+        let copied = |item: &Item| is_copied(item, receiver.in_place, auth_set(item));
+        let mut items = (0..).zip(receiver.plan.items()).filter(|(_, item)| copied(item));
+        let mut next = items.next();
+        let neighbours = std::iter::from_fn(|| {
+            let (number, item) = next.take()?;
+            let parent = item.path.parent().unwrap_or_default();
+            let mut together = vec![(number, item)];
+            for (number, item) in items.by_ref() {
+                if together.len() == FILES_AT_ONCE || item.path.parent().unwrap_or_default() != parent {
+                    next = Some((number, item));
+                    break;
+                }
+                together.push((number, item));
+            }
+            Some((parent, together))
+        });
+        neighbours.par_bridge().try_for_each_with(outgoing.clone(), |outgoing, (parent, together)| {
+            let opened = self.open(receiver, &parent);
+            for (number, item) in together {
+                if self.monitor.cancelled() {
+                    return Err(WireError::Cancelled);
+                }
+                match &opened {
+                    Ok((from, to)) => self.copy(receiver, &item, from, to),
+                    Err((operation, error)) => {
+                        receiver.committer.fail(&item.path, *operation, std::io::Error::from(*error));
+                    }
+                }
+                receiver.settled(number, &item, outgoing)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn open(
+        &self,
+        receiver: &Receiver<'_>,
+        parent: &RelPath,
+    ) -> Result<(OwnedFd, Arc<Directory>), (Operation, rustix::io::Errno)> {
+        let from = self.root.hold_directory(parent).map_err(|error| (Operation::Read, error))?;
+        let to = receiver.committer.directories.open(parent).map_err(|error| (Operation::Create, error))?;
+        Ok((from, to))
+    }
+
+    fn copy(&self, receiver: &Receiver<'_>, item: &Item, from: &OwnedFd, to: &Arc<Directory>) {
+        let Ok(name) = std::ffi::CString::new(item.path.name().unwrap_or_default()) else { return };
+        let read_failed = |reason: &dyn std::fmt::Display| {
+            receiver.committer.fail(&item.path, Operation::Read, reason);
+        };
+        for _ in 0..READ_ATTEMPTS {
+            let opened = open_file(from.as_fd(), &name).and_then(|fd| Ok((Stability::of(fd.as_fd())?, fd)));
+            let (before, source) = match opened {
+                Ok(opened) => opened,
+                Err(error) => return read_failed(&std::io::Error::from(error)),
+            };
+            let each = |bytes| self.monitor.transferred(bytes);
+            match receiver.committer.copy_file(item, source.as_fd(), &before, to, &each) {
+                Ok(Copied::Placed) => {
+                    receiver.count_literal(item.entry.size_bytes);
+                    return self.monitor.changed(&item.path, &item.change);
+                }
+                Ok(Copied::Moved) => {}
+                Err(WriteError::Io(error)) => {
+                    return receiver.committer.fail(&item.path, Operation::Write, error);
+                }
+                Err(error) => return read_failed(&error),
+            }
+        }
+        read_failed(&"it changed each time while it was read; the standby keeps what it has");
+    }
+}
