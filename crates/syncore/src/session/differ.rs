@@ -121,7 +121,7 @@ impl Differ<'_> {
         match pending {
             Pending::Lines(path) if answer.gone => found.problem(&path, Operation::List, unreadable),
             Pending::Lines(path) => match lines(self.view, self.snapshot, &path) {
-                Ok(mine) => self.lines(&path, mine, answer, &mut found),
+                Ok(mine) => self.lines(&path, &mine, &answer, &mut found),
                 // Gone since it was scanned: the next run will see its parent without it.
                 Err(rustix::io::Errno::NOENT) => {}
                 Err(error) => found.problem(&path, Operation::List, std::io::Error::from(error)),
@@ -139,16 +139,17 @@ impl Differ<'_> {
         found
     }
 
-    fn lines(&self, path: &RelPath, mine: Vec<Line>, answer: Collected, found: &mut Found) {
-        let Some((bits, theirs)) = answer.buckets else {
-            return self.compare(path, &mine, &answer.lines, true, found);
+    fn lines(&self, path: &RelPath, mine: &[Line], answer: &Collected, found: &mut Found) {
+        let Some((bits, theirs)) = &answer.buckets else {
+            return self.compare(path, mine, &answer.lines, true, found);
         };
-        let digests = bucket_digests(&mine, bits);
+        let bits = *bits;
+        let digests = bucket_digests(mine, bits);
         if theirs.len() != digests.len() {
             return found.problem(path, Operation::List, "the standby described the directory wrongly");
         }
         let wanted: Vec<u32> =
-            (0..).zip(digests.iter().zip(&theirs)).filter(|(_, (a, b))| a != b).map(|(i, _)| i).collect();
+            (0..).zip(digests.iter().zip(theirs)).filter(|(_, (a, b))| a != b).map(|(i, _)| i).collect();
         if wanted.is_empty() {
             return self.ask_for_all(path, found);
         }

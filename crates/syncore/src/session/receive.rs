@@ -7,11 +7,11 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Condvar, Mutex};
 
 use rustix::fs::{Mode, OFlags, openat};
 
-use crate::apply::{Committer, Directories, FileWriter, NamesOf, Problems};
+use crate::apply::{Committer, FileWriter};
 use crate::delta::{BlockSums, sum_blocks};
 use crate::monitor::Monitor;
 use crate::plan::{Change, Item, Plan};
@@ -120,9 +120,7 @@ impl<'a> Receiver<'a> {
     pub(crate) fn new(
         view: &'a View,
         plan: &'a Plan,
-        directories: Directories,
-        problems: &Arc<Problems>,
-        names_of: NamesOf,
+        committer: Committer,
         start: &Start,
         source: Option<LocalSource<'a>>,
         monitor: &'a dyn Monitor,
@@ -136,7 +134,7 @@ impl<'a> Receiver<'a> {
         Self {
             view,
             plan,
-            committer: Committer::new(Arc::new(directories), Arc::clone(problems), names_of, start.durable),
+            committer,
             delta: start.delta,
             in_place: start.in_place,
             source,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, openat};
 
-use crate::apply::{Directories, NamesOf, Problems};
+use crate::apply::{Committer, Directories, NamesOf, Problems};
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Line, Listed, Plan};
 use crate::profile::parse_standby_file;
@@ -162,7 +162,8 @@ impl Receiving {
                 snapshot.links(device, inode).map_or(1, |group| group.members)
             }))
         };
-        let receiver = Receiver::new(&view, &plan, directories, &problems, names_of, start, source, monitor);
+        let committer = Committer::new(Arc::new(directories), Arc::clone(&problems), names_of, start.durable);
+        let receiver = Receiver::new(&view, &plan, committer, start, source, monitor);
         receiver.committer.sweep(&snapshot.leftovers);
         let done = receiver.run(&connection.outgoing, &mut connection.lanes)?;
         (report.literal_bytes, report.copied_bytes) = (done.literal_bytes, done.copied_bytes);
