@@ -5,7 +5,7 @@
 //! never mapped: a mapped file that shrinks kills the reader. What can go wrong: see [`Stability`].
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, openat, seek, statx};
 use rustix::io::{Errno, Result};
@@ -99,17 +99,16 @@ pub fn read_full(fd: BorrowedFd<'_>, mut buffer: &mut [u8], mut offset: u64) -> 
     Ok(total)
 }
 
-/// The BLAKE3 digest of a file's content; read again when it changes meanwhile.
+/// The BLAKE3 digest of an open file's content; read again when it changes meanwhile.
 ///
 /// # Errors
-/// Whatever openat(2) and pread(2) say; `EAGAIN` when it will not stay as `entry` says it is.
-pub(super) fn hash_file(directory: BorrowedFd<'_>, name: &CStr, entry: &Entry) -> Result<[u8; 32]> {
+/// Whatever pread(2) says; `EAGAIN` when it will not stay as `entry` says it is.
+pub(super) fn hash_file(fd: BorrowedFd<'_>, entry: &Entry) -> Result<[u8; 32]> {
     for _ in 0..READ_ATTEMPTS {
-        let fd = open_file(directory, name)?;
-        let before = Stability::of(fd.as_fd())?;
+        let before = Stability::of(fd)?;
         let mut hasher = blake3::Hasher::new();
-        hash_extent(fd.as_fd(), &Extent { offset: 0, length: before.size_bytes }, &mut hasher)?;
-        if Stability::of(fd.as_fd())?.same_as(&before) && before.size_bytes == entry.size_bytes {
+        hash_extent(fd, &Extent { offset: 0, length: before.size_bytes }, &mut hasher)?;
+        if Stability::of(fd)?.same_as(&before) && before.size_bytes == entry.size_bytes {
             return Ok(*hasher.finalize().as_bytes());
         }
     }

@@ -13,7 +13,6 @@ use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
 
 use super::boundary::{Boundaries, never_entered};
-use super::content::hash_file;
 use super::metadata::{Detail, Inode, Scratch, read_entry, read_kind};
 use super::root::{Identity, Root};
 use crate::problem::{Operation, Problem};
@@ -186,23 +185,18 @@ impl View {
         if place.path.as_bytes().len() + 1 + name.to_bytes().len() > PATH_LIMIT_BYTES {
             return problem(Operation::ReadMetadata, Errno::NAMETOOLONG);
         }
-        let (mut entry, inode) = match read_entry(place.directory, name, detail, scratch) {
+        let detail = if self.checksum || decision.auth_set { Detail::Content } else { detail };
+        let (entry, inode) = match read_entry(place.directory, name, detail, scratch) {
             Ok(read) => read,
             // Gone, unless it is something else that is missing: procfs, say.
             Err(Errno::NOENT) if read_kind(place.directory, name).is_err() => return None,
+            Err(error) if detail == Detail::Content => return problem(Operation::Read, error),
             Err(error) => return problem(Operation::ReadMetadata, error),
         };
         if (entry.kind == Kind::Directory) != is_directory {
             // RACE: it became another kind while it was judged. The rules may say otherwise of that kind, so it is
             // left alone; the next run sees it settled.
             return problem(Operation::ReadMetadata, Errno::AGAIN);
-        }
-        if entry.kind == Kind::File && (self.checksum || decision.auth_set) {
-            match hash_file(place.directory, name, &entry) {
-                Ok(hash) => entry.content = Some(hash),
-                Err(Errno::NOENT) => return None,
-                Err(error) => return problem(Operation::Read, error),
-            }
         }
         let mut named = Named {
             name: name.to_owned(),

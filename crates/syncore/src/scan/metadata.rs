@@ -8,11 +8,10 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Statx, ioctl_getflags, lgetxattr, llistxattr, openat, readlinkat, statx,
-};
+use rustix::fs::{AtFlags, FileType, Statx, ioctl_getflags, lgetxattr, llistxattr, readlinkat, statx};
 use rustix::io::{Errno, Result};
 
+use super::content::{hash_file, open_file};
 use super::listxattrat::listxattrat;
 use super::root::{Identity, identity_of, proc_path_of, statx_mask};
 use crate::tree::{Entry, INODE_FLAGS, Kind, STATX_FLAGS, Timestamp, Xattr};
@@ -36,13 +35,15 @@ pub struct Inode {
     pub links: u32,
 }
 
-/// Whether inode flags that statx(2) does not report are read as well, at the price of opening the file.
+/// How much is read of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
     /// What can be had without opening anything.
     Quick,
-    /// Everything.
+    /// Also the inode flags that statx(2) does not report, at the price of opening the file.
     Full,
+    /// Also the content of a file, for a digest of it.
+    Content,
 }
 
 /// Buffers that are used again and again.
@@ -87,10 +88,11 @@ pub fn read_kind(directory: BorrowedFd<'_>, name: &CStr) -> Result<(Kind, Inode)
     Ok((kind_of(&stat)?, Inode { identity: identity_of(&stat), links: stat.stx_nlink }))
 }
 
-/// Reads all metadata of `name` in `directory`, except its content and the other names of its inode.
+/// Reads all metadata of `name` in `directory`, except the other names of its inode.
 ///
 /// # Errors
-/// Whatever statx(2), readlinkat(2), llistxattr(2) or lgetxattr(2) say; `ENOENT` when it is gone.
+/// Whatever statx(2), readlinkat(2), llistxattr(2), lgetxattr(2) or pread(2) say; `ENOENT` when it is gone, `EAGAIN`
+/// when its content would not hold still.
 pub fn read_entry(
     directory: BorrowedFd<'_>,
     name: &CStr,
@@ -104,8 +106,8 @@ pub fn read_entry(
         entry.target = readlinkat(directory, name, Vec::new())?.into_bytes();
     }
     entry.xattrs = read_xattrs(directory, name, scratch)?;
-    if detail == Detail::Full && matches!(entry.kind, Kind::File | Kind::Directory) {
-        entry.flags = read_all_flags(directory, name, entry.flags)?;
+    if detail != Detail::Quick && matches!(entry.kind, Kind::File | Kind::Directory) {
+        read_opened(directory, name, detail, &mut entry)?;
     }
     Ok((entry, inode))
 }
@@ -129,17 +131,22 @@ pub(crate) fn from_statx(stat: &Statx) -> Result<(Entry, Inode)> {
     Ok((entry, Inode { identity: identity_of(stat), links: stat.stx_nlink }))
 }
 
-/// All inode flags of a file or directory, or `quick` where the filesystem has none.
-fn read_all_flags(directory: BorrowedFd<'_>, name: &CStr, quick: u32) -> Result<u32> {
+/// Adds what only the open file or directory shows: all its inode flags, and its content.
+fn read_opened(directory: BorrowedFd<'_>, name: &CStr, detail: Detail, entry: &mut Entry) -> Result<()> {
+    let content = detail == Detail::Content && entry.kind == Kind::File;
     // RACE: the name may have become a FIFO or a device since statx; O_NONBLOCK keeps the open from waiting, and a
     // device driver's open is the worst that can happen to it.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    match openat(directory, name, flags, Mode::empty()) {
-        Ok(fd) => flags_of(fd.as_fd(), quick),
+    let fd = match open_file(directory, name) {
+        Ok(fd) => fd,
         // Not readable without root: the flags that statx knows are still true.
-        Err(Errno::ACCESS | Errno::PERM) => Ok(quick),
-        Err(error) => Err(error),
+        Err(Errno::ACCESS | Errno::PERM) if !content => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    entry.flags = flags_of(fd.as_fd(), entry.flags)?;
+    if content {
+        entry.content = Some(hash_file(fd.as_fd(), entry)?);
     }
+    Ok(())
 }
 
 /// The inode flags of an open file, or `quick` where its filesystem has none.

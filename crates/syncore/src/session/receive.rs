@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 
+use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
 
 use crate::apply::{Committer, FileWriter};
@@ -201,15 +202,14 @@ impl<'a> Receiver<'a> {
     }
 
     fn without_content(&self) {
-        for item in self.plan.items() {
+        let is_one = |item: &Item| {
             let deleted = matches!(item.change, Change::Delete(_));
-            if deleted || item.entry.kind == Kind::Directory || item.needs_content() || item.link_to.is_some()
-            {
-                continue;
-            }
+            !deleted && item.entry.kind != Kind::Directory && !item.needs_content() && item.link_to.is_none()
+        };
+        self.plan.items().filter(is_one).par_bridge().for_each(|item| {
             self.committer.without_content(&item);
             self.monitor.changed(&item.path, &item.change);
-        }
+        });
     }
 
     /// Deletes last, and not at all when something could not be made: what is to be deleted may be the only copy of
@@ -237,12 +237,17 @@ impl<'a> Receiver<'a> {
     }
 
     fn finish_directories(&self) {
-        let directories: Vec<Item> = self
+        let mut directories: Vec<Item> = self
             .plan
             .items()
             .filter(|item| item.entry.kind == Kind::Directory && !matches!(item.change, Change::Delete(_)))
             .collect();
-        directories.iter().rev().for_each(|item| self.committer.finish_directory(item));
+        // The deepest first: without privilege what is in a closed directory cannot be reached.
+        let depth = |item: &Item| std::cmp::Reverse(item.path.components().count());
+        directories.sort_by_key(depth);
+        for level in directories.chunk_by(|a, b| depth(a) == depth(b)) {
+            level.par_iter().for_each(|item| self.committer.finish_directory(item));
+        }
         let planned: HashSet<RelPath> = directories.into_iter().map(|item| item.path).collect();
         self.committer.directories.settle(&planned, &self.committer.problems);
     }

@@ -59,7 +59,7 @@ impl StreamDecoder {
     /// What one payload was, at most `limit` bytes.
     pub(super) fn decompress(&mut self, payload: &[u8], limit: usize) -> io::Result<Vec<u8>> {
         let mut input = InBuffer::around(payload);
-        let mut plain = Vec::new();
+        let mut plain = Vec::with_capacity(payload.len().saturating_mul(4).min(limit + 1));
         loop {
             let start = plain.len();
             plain.reserve(STEP_BYTES.min(limit + 1 - start));

@@ -498,8 +498,8 @@ fn read_frames(
         let Some(lane) = lanes.get(usize::from(header[4])) else {
             return Some(WireError::Protocol(format!("a frame for lane {}", header[4])));
         };
-        let mut payload = Vec::new();
-        // Grows with what arrives, so that a peer cannot make us allocate by announcing.
+        // A frame's limit is what a peer can make us set aside by announcing it.
+        let mut payload = Vec::with_capacity(length);
         match Read::take(&mut *reader, length as u64).read_to_end(&mut payload) {
             Ok(read) if read == length => {}
             Ok(_) => return Some(WireError::Lost("it was closed in the middle of a frame".to_owned())),
