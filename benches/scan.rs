@@ -14,7 +14,7 @@ use common::{Arguments, Result, Table, Timing};
 use syncore::monitor::Silent;
 use syncore::profile::{Profile, shipped};
 use syncore::rules::{Rule, RuleSet};
-use syncore::scan::{Boundaries, Root, View, scan};
+use syncore::scan::{Boundaries, KEPT_LINES_BYTES, Root, View, scan};
 use syncore::session::{Approval, Job, Location, Options, Report, run};
 
 const FILES_PER_DIRECTORY: u64 = 200;
@@ -46,7 +46,7 @@ fn measure(entries: u64, runs: usize, table: &mut Table) -> Result<()> {
             boundaries: Arc::new(Boundaries::default()),
             checksum: false,
         };
-        let scanned = || Ok(scan(&view, &Silent)?.ok_or("the scan stopped")?.entries);
+        let scanned = || Ok(scan(&view, KEPT_LINES_BYTES, &Silent)?.ok_or("the scan stopped")?.entries);
         let count = scanned()?;
         line(table, work, count, 0, Timing::of(runs, scanned)?);
     }

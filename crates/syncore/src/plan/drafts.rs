@@ -2,12 +2,12 @@
 //!
 //! Why: the comparison finds changes directory by directory, in parallel; a plan is in path order, and hard-link groups
 //! can only be settled when all of their names are known. What can go wrong: a first clone of millions of files. So
-//! what has no links, nearly all, is kept encoded, in about a hundred bytes each.
+//! what has no links, nearly all, is kept encoded, in less than a hundred bytes each.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{Change, Draft, Item, Plan, PlanError, resolve_links};
-use crate::tree::{Attributes, Entry, Kind, RelPath, Timestamp};
+use crate::tree::{Attributes, Entry, Kind, RelPath, Timestamp, path_order};
 
 /// What goes away: its kind, and of a file that could be moved, length and modification time.
 pub type Doomed = (Kind, Option<(u64, Timestamp)>);
@@ -19,11 +19,39 @@ const MOVE_FROM_BYTES: u64 = 256;
 /// found out before anything is made of it.
 const ALIKE_FROM_BYTES: u64 = 64 * 1024;
 
+/// A change in one piece of memory: path, change and entry, encoded.
+#[derive(Debug)]
+struct Packed(Box<[u8]>);
+
+impl Packed {
+    fn new(path: &RelPath, change: Change, entry: &Entry) -> Result<Self, PlanError> {
+        let encoded = postcard::to_allocvec(&(path, change, entry)).map_err(|_| PlanError::Malformed)?;
+        Ok(Self(encoded.into_boxed_slice()))
+    }
+
+    fn path(&self) -> RelPath {
+        // It was encoded here, so it is one.
+        postcard::take_from_bytes(&self.0).map(|(path, _)| path).unwrap_or_default()
+    }
+
+    /// The path's bytes, for comparing.
+    fn path_bytes(&self) -> &[u8] {
+        postcard::take_from_bytes::<&serde_bytes::Bytes>(&self.0)
+            .map(|(path, _)| &path[..])
+            .unwrap_or_default()
+    }
+
+    fn item(&self) -> Result<Item, PlanError> {
+        let (path, change, entry) = postcard::from_bytes(&self.0).map_err(|_| PlanError::Malformed)?;
+        Ok(Item { path, change, entry, link_to: None, moved_from: None })
+    }
+}
+
 /// Changes in any order.
 #[derive(Debug, Default)]
 pub struct Drafts {
-    /// The path and the encoded rest of changes that no hard link concerns.
-    plain: Vec<(RelPath, Box<[u8]>)>,
+    /// Changes that no hard link concerns.
+    plain: Vec<Packed>,
     linked: Vec<Draft>,
     deletions: BTreeMap<RelPath, Doomed>,
 }
@@ -41,8 +69,7 @@ impl Drafts {
             return Ok(());
         }
         let Item { path, change, entry, .. } = draft.item;
-        let encoded = postcard::to_allocvec(&(change, entry)).map_err(|_| PlanError::Malformed)?;
-        self.plain.push((path, encoded.into_boxed_slice()));
+        self.plain.push(Packed::new(&path, change, &entry)?);
         Ok(())
     }
 
@@ -59,8 +86,8 @@ impl Drafts {
     }
 
     /// The paths of all changes but deletions.
-    pub fn paths(&self) -> impl Iterator<Item = &RelPath> {
-        self.plain.iter().map(|(path, _)| path).chain(self.linked.iter().map(|draft| &draft.item.path))
+    pub fn paths(&self) -> impl Iterator<Item = RelPath> {
+        self.plain.iter().map(Packed::path).chain(self.linked.iter().map(|draft| draft.item.path.clone()))
     }
 
     /// How many deletions there are.
@@ -80,9 +107,8 @@ impl Drafts {
         if let Some(draft) = self.linked.iter().find(|draft| draft.item.path == *path) {
             return Some(draft.item.clone());
         }
-        let (_, encoded) = self.plain.iter().find(|(other, _)| other == path)?;
-        let (change, entry) = postcard::from_bytes(encoded).ok()?;
-        Some(Item { path: path.clone(), change, entry, link_to: None, moved_from: None })
+        let packed = self.plain.iter().find(|packed| packed.path_bytes() == path.as_bytes())?;
+        packed.item().ok()
     }
 
     /// Makes the change at `path` an update of content, too; false when there is none.
@@ -96,14 +122,17 @@ impl Drafts {
             widen(&mut draft.item.change);
             return true;
         }
-        let Some((_, encoded)) = self.plain.iter_mut().find(|(other, _)| other == path) else { return false };
-        if let Ok((mut change, entry)) = postcard::from_bytes::<(Change, Entry)>(encoded) {
-            widen(&mut change);
-            if let Ok(again) = postcard::to_allocvec(&(change, entry)) {
-                *encoded = again.into_boxed_slice();
-            }
-        }
-        true
+        let Some(packed) = self.plain.iter_mut().find(|packed| packed.path_bytes() == path.as_bytes()) else {
+            return false;
+        };
+        let widened = packed.item().and_then(|mut item| {
+            widen(&mut item.change);
+            Packed::new(&item.path, item.change, &item.entry)
+        });
+        widened.is_ok_and(|widened| {
+            *packed = widened;
+            true
+        })
     }
 
     /// Settles hard links, finds what was only moved, and makes the plan.
@@ -112,22 +141,21 @@ impl Drafts {
     /// [`PlanError`] when the parts make no plan.
     pub fn into_plan(self) -> Result<Plan, PlanError> {
         let Self { mut plain, mut linked, deletions } = self;
-        plain.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        plain.sort_unstable_by(|a, b| path_order(a.path_bytes(), b.path_bytes()));
         linked.sort_by(|a, b| a.item.path.cmp(&b.item.path));
         linked.dedup_by(|later, first| later.item.path == first.item.path);
         let mut linked = resolve_links(linked).into_iter().peekable();
         let mut moves = Moves::new(&deletions);
         let mut plan = Plan::default();
         let mut last: Option<RelPath> = None;
-        for (path, encoded) in plain {
-            while let Some(item) = linked.next_if(|item| item.path < path) {
+        for packed in plain {
+            let mut item = packed.item()?;
+            while let Some(item) = linked.next_if(|linked| linked.path < item.path) {
                 plan.push(&item)?;
             }
-            if last.as_ref() == Some(&path) || linked.peek().is_some_and(|item| item.path == path) {
+            if last.as_ref() == Some(&item.path) || linked.peek().is_some_and(|l| l.path == item.path) {
                 continue;
             }
-            let (change, entry) = postcard::from_bytes(&encoded).map_err(|_| PlanError::Malformed)?;
-            let mut item = Item { path, change, entry, link_to: None, moved_from: None };
             item.moved_from = moves.find(&item);
             plan.push(&item)?;
             last = Some(item.path);

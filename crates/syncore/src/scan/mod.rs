@@ -18,7 +18,7 @@ pub use content::{OpenFile, READ_ATTEMPTS, Stability, digest_open, extents, open
 pub use list::{Named, Place, STAGE_PREFIX, Seen, View, is_stage_name};
 pub use metadata::{Detail, Inode, Scratch, read_entry, read_kind};
 pub use root::{Identity, Root, proc_path};
-pub use snapshot::Snapshot;
+pub use snapshot::{KEPT_LINES_BYTES, Snapshot};
 pub use walk::scan;
 
 pub(crate) use metadata::{carried, from_statx};

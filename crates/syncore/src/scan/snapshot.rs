@@ -2,7 +2,7 @@
 //!
 //! Why: comparing two trees needs to know which subtrees are equal, not what is in them; a million entries fit in
 //! the memory of their directories (44 bytes each). The lines of single names are kept as well as long as they fit
-//! [`KEPT_LINES_BYTES`], so that a directory that differs is not read a second time to find out in what. What can go
+//! the limit that is given, so that a directory that differs is not read a second time to find out in what. What can go
 //! wrong: the tree goes on living. A snapshot says what was there when each directory was read; whatever differs is
 //! read again before it is acted on.
 
@@ -13,8 +13,8 @@ use crate::tree::{
     Digest, DirectoryDigest, LinkGroup, NameHash, RelPath, ShortLine, hash_name, link_key, path_hash,
 };
 
-/// How much memory the lines of single names may take: those of some 350,000 names.
-const KEPT_LINES_BYTES: usize = 6 << 20;
+/// How much memory the lines of single names may take for one tree in one process: those of some 300,000 names.
+pub const KEPT_LINES_BYTES: usize = 5 << 20;
 
 /// A directory of the tree.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,8 @@ pub(crate) struct Builder {
     nodes: Vec<Node>,
     members: Vec<Member>,
     kept: HashMap<u32, Box<[ShortLine]>>,
-    kept_bytes: usize,
+    /// How many more bytes may be kept.
+    room_bytes: usize,
     pub(crate) problems: Vec<Problem>,
     pub(crate) leftovers: Vec<RelPath>,
     pub(crate) entries: u64,
@@ -58,10 +59,10 @@ pub(crate) struct DirectoryFindings {
 }
 
 impl Builder {
-    /// Adds the root directory.
-    pub(crate) fn root() -> Self {
+    /// Adds the root directory; of the lines of names, `kept_bytes` are kept at most.
+    pub(crate) fn root(kept_bytes: usize) -> Self {
         let node = Node { parent: 0, name: [0; 16], digest: [0; 16] };
-        Self { nodes: vec![node], ..Self::default() }
+        Self { nodes: vec![node], room_bytes: kept_bytes, ..Self::default() }
     }
 
     /// Sets a directory's own digest, of which `lines` are all there are if `whole`, and adds its subdirectories; gives
@@ -76,9 +77,9 @@ impl Builder {
     ) -> u32 {
         self.nodes[directory as usize].digest = lines.digest();
         let bytes = size_of::<(u32, Box<[ShortLine]>)>() + lines.len() * size_of::<ShortLine>();
-        if whole && self.kept_bytes + bytes <= KEPT_LINES_BYTES {
+        if whole && bytes <= self.room_bytes {
             self.kept.insert(directory, lines.short_lines().collect());
-            self.kept_bytes += bytes;
+            self.room_bytes -= bytes;
         }
         let first = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         self.nodes.extend(children.iter().map(|name| Node {

@@ -58,17 +58,18 @@ struct Walk<'s> {
     cancelled: AtomicBool,
 }
 
-/// Scans the whole tree; none when the monitor asked to stop.
+/// Scans the whole tree and keeps up to `kept_bytes` of what it sees of single names; none when the monitor asked to
+/// stop.
 ///
 /// # Errors
 /// When the root directory itself cannot be read. Everything else is a problem in the snapshot.
-pub fn scan(view: &View, monitor: &dyn Monitor) -> rustix::io::Result<Option<Snapshot>> {
+pub fn scan(view: &View, kept_bytes: usize, monitor: &dyn Monitor) -> rustix::io::Result<Option<Snapshot>> {
     let root = view.read_root(&mut Scratch::default())?;
     let Some(cursor) = root.below.clone() else { return Err(Errno::INVAL) };
     let walk = Walk {
         view,
         monitor,
-        builder: Mutex::new(Builder::root()),
+        builder: Mutex::new(Builder::root(kept_bytes)),
         held: AtomicUsize::new(0),
         cancelled: AtomicBool::new(false),
     };

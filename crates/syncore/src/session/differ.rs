@@ -5,6 +5,7 @@
 //! and a problem says why.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -21,22 +22,35 @@ use crate::wire::{Extra, Question};
 /// How many buckets one question asks for at most.
 const BUCKETS_PER_QUESTION: usize = 32 * 1024;
 
-/// How many names one question asks for at most, so that a batch of questions fits a frame.
-const NAMES_PER_QUESTION: usize = 256;
+/// How many names one question asks for at most, so that it fits a frame.
+const NAMES_PER_QUESTION: usize = 16 * 1024;
 
 /// Hashes of names that are there on the source but out of scope or unreadable: never to be taken for missing.
-type Keep = HashSet<NameHash>;
+type Keep = Arc<HashSet<NameHash>>;
+
+/// A name on the source, as it waits for what the standby has there; encoded, because there may be a great many.
+pub(super) struct Mine {
+    scope: Scope,
+    entered: bool,
+    entry: Vec<u8>,
+}
+
+impl Mine {
+    fn entry(&self) -> Option<Entry> {
+        postcard::from_bytes(&self.entry).ok()
+    }
+}
 
 /// A question, and what its answer is to be held against.
 pub(super) enum Pending {
     Lines(RelPath),
     /// The source's lines in these buckets.
     Buckets(RelPath, u8, Vec<u32>, Vec<Line>),
-    Entries(RelPath, Vec<[u8; 8]>, HashMap<Vec<u8>, Named>, Keep),
+    Entries(RelPath, Vec<[u8; 8]>, HashMap<Vec<u8>, Mine>, Keep),
     /// A directory that goes away.
     Deletion(RelPath),
     /// A directory that makes way for something else.
-    Replacement(RelPath, Box<Named>),
+    Replacement(RelPath, Mine),
 }
 
 impl Pending {
@@ -110,9 +124,6 @@ pub(super) struct Differ<'a> {
     pub(super) delete: bool,
 }
 
-/// What the lines of both ends say of a name: the source's, the standby's.
-type Pair = (Option<Line>, Option<Line>);
-
 impl Differ<'_> {
     /// What follows from one answer.
     pub(super) fn take(&self, pending: Pending, answer: Collected) -> Found {
@@ -134,7 +145,7 @@ impl Differ<'_> {
                 self.entries(&path, mine, &keep, answer.entries, &mut found);
             }
             Pending::Deletion(path) => delete_tree(&path, answer.tree, &mut found),
-            Pending::Replacement(path, named) => self.replace_tree(&path, *named, answer.tree, &mut found),
+            Pending::Replacement(path, mine) => self.replace_tree(&path, &mine, answer.tree, &mut found),
         }
         found
     }
@@ -166,72 +177,96 @@ impl Differ<'_> {
         if verdicts.is_empty() && whole && !standby.is_empty() {
             return self.ask_for_all(path, found);
         }
-        let mut pairs: HashMap<NameHash, Pair> = HashMap::new();
-        for verdict in verdicts {
-            let (mine, theirs) = match verdict {
-                Verdict::SourceOnly(mine) => (Some(source[mine]), None),
-                Verdict::StandbyOnly(_) if !self.delete => continue,
-                Verdict::StandbyOnly(theirs) => (None, Some(standby[theirs])),
-                Verdict::Differs(mine, theirs) | Verdict::BelowDiffers(mine, theirs) => {
-                    (Some(source[mine]), Some(standby[theirs]))
-                }
-            };
-            let name = mine.or(theirs).map_or([0; 8], |line| line.name);
-            pairs.insert(NameHash::from_be_bytes(name), (mine, theirs));
-        }
-        let wanted: HashSet<NameHash> = pairs.keys().copied().collect();
-        let mut picked = match pick(self.view, path, Some(&wanted)) {
-            Ok(picked) => picked,
-            Err(rustix::io::Errno::NOENT) => return,
-            Err(error) => return found.problem(path, Operation::List, std::io::Error::from(error)),
+        let of = |verdict: &Verdict| match *verdict {
+            Verdict::SourceOnly(mine) => (Some(source[mine]), None),
+            Verdict::StandbyOnly(theirs) => (None, Some(standby[theirs])),
+            Verdict::Differs(mine, theirs) | Verdict::BelowDiffers(mine, theirs) => {
+                (Some(source[mine]), Some(standby[theirs]))
+            }
         };
-        found.problems.append(&mut picked.problems);
-        let mut mine: Vec<(NameHash, Named)> = Vec::new();
-        for (name, named) in picked.named {
-            let child = if named.name.is_empty() { path.clone() } else { path.join(named.name.to_bytes()) };
-            match pairs.get(&name).copied().unwrap_or_default() {
-                (Some(_), None) => self.create(child, named, found),
-                (Some(source), Some(standby)) => {
-                    if source.below != standby.below {
-                        match (source.below, standby.below) {
-                            (Some(_), Some(_)) => found.questions.push(Pending::Lines(child)),
-                            (Some(_), None) if source.line == standby.line => found.not_entered(&child),
-                            _ => {}
+        let name_of = |verdict: &Verdict| {
+            let (mine, theirs) = of(verdict);
+            NameHash::from_be_bytes(mine.or(theirs).map_or([0; 8], |line| line.name))
+        };
+        // The lines are in the order of their names, so the verdicts are as well.
+        let find = |name: NameHash| verdicts.binary_search_by_key(&name, name_of).ok();
+        let mut gone: Vec<NameHash> = verdicts
+            .iter()
+            .filter(|verdict| self.delete && matches!(verdict, Verdict::StandbyOnly(_)))
+            .map(name_of)
+            .collect();
+        let mut asked: Vec<(NameHash, Vec<u8>, Mine)> = Vec::new();
+        let mut keep = HashSet::new();
+        let picked = pick(self.view, path, &|name| find(name).is_some(), &mut |seen| match seen {
+            Seen::Named(named) => {
+                let name = hash_name(named.name.to_bytes());
+                let child = match named.name.to_bytes() {
+                    b"" => path.clone(),
+                    name => path.join(name),
+                };
+                match find(name).map(|index| of(&verdicts[index])) {
+                    Some((Some(_), None)) => self.create(child, named, found),
+                    Some((Some(source), Some(standby))) => {
+                        if source.below != standby.below {
+                            match (source.below, standby.below) {
+                                (Some(_), Some(_)) => found.questions.push(Pending::Lines(child)),
+                                (Some(_), None) if source.line == standby.line => found.not_entered(&child),
+                                _ => {}
+                            }
+                        }
+                        if source.line != standby.line {
+                            asked.push((name, named.name.to_bytes().to_vec(), self.held(named)));
                         }
                     }
-                    if source.line != standby.line {
-                        mine.push((name, named));
+                    // It appeared since the scan; the next run compares it.
+                    _ => {
+                        keep.insert(name);
                     }
                 }
-                // It appeared since the scan; the next run compares it.
-                (None, _) => {
-                    picked.keep.insert(name);
-                }
             }
+            other => left_out(other, &mut keep, found),
+        });
+        match picked {
+            Ok(()) => {}
+            Err(rustix::io::Errno::NOENT) => return,
+            Err(error) => return found.problem(path, Operation::List, std::io::Error::from(error)),
         }
-        // What only the standby has, and is not here by now either.
-        let extra = pairs.iter().filter(|(_, pair)| pair.0.is_none()).map(|(name, _)| *name);
-        let mut asked: Vec<NameHash> = extra.filter(|name| !picked.keep.contains(name)).collect();
-        asked.extend(mine.iter().map(|(name, _)| *name));
-        asked.sort_unstable();
-        asked.dedup();
-        for names in asked.chunks(NAMES_PER_QUESTION) {
-            let mine = mine.extract_if(.., |(name, _)| names.binary_search(name).is_ok());
-            let mine = mine.map(|(_, named)| (named.name.to_bytes().to_vec(), named)).collect();
+        gone.retain(|name| !keep.contains(name));
+        let keep = Arc::new(keep);
+        for names in gone.chunks(NAMES_PER_QUESTION) {
             let names = names.iter().map(|name| name.to_be_bytes()).collect();
-            found.questions.push(Pending::Entries(path.clone(), names, mine, picked.keep.clone()));
+            found.questions.push(Pending::Entries(path.clone(), names, HashMap::new(), Arc::clone(&keep)));
         }
+        while !asked.is_empty() {
+            let part = asked.split_off(asked.len().saturating_sub(NAMES_PER_QUESTION));
+            let mut names: Vec<_> = part.iter().map(|(name, ..)| name.to_be_bytes()).collect();
+            names.sort_unstable();
+            names.dedup();
+            let mine = part.into_iter().map(|(_, name, mine)| (name, mine)).collect();
+            found.questions.push(Pending::Entries(path.clone(), names, mine, Arc::clone(&keep)));
+        }
+    }
+
+    fn held(&self, named: Named) -> Mine {
+        let (scope, entered) = (named.scope, named.below.is_some());
+        // Encoding into memory cannot fail; an empty one would be taken for a name that vanished.
+        let entry = postcard::to_allocvec(&self.with_links(named)).unwrap_or_default();
+        Mine { scope, entered, entry }
     }
 
     /// The directory differed when it was scanned and in no line now: either it changed back, or truncated digests
     /// collide. Full entries tell.
     fn ask_for_all(&self, path: &RelPath, found: &mut Found) {
-        match pick(self.view, path, None) {
-            Ok(mut picked) => {
-                found.problems.append(&mut picked.problems);
-                let mine = picked.named.into_iter().map(|(_, named)| (named.name.to_bytes().to_vec(), named));
-                let mine = mine.collect();
-                found.questions.push(Pending::Entries(path.clone(), Vec::new(), mine, picked.keep));
+        let (mut mine, mut keep) = (HashMap::new(), HashSet::new());
+        let picked = pick(self.view, path, &|_| true, &mut |seen| match seen {
+            Seen::Named(named) => {
+                mine.insert(named.name.to_bytes().to_vec(), self.held(named));
+            }
+            other => left_out(other, &mut keep, found),
+        });
+        match picked {
+            Ok(()) => {
+                found.questions.push(Pending::Entries(path.clone(), Vec::new(), mine, Arc::new(keep)));
             }
             Err(rustix::io::Errno::NOENT) => {}
             Err(error) => found.problem(path, Operation::List, std::io::Error::from(error)),
@@ -241,15 +276,15 @@ impl Differ<'_> {
     fn entries(
         &self,
         path: &RelPath,
-        mut mine: HashMap<Vec<u8>, Named>,
-        keep: &Keep,
+        mut mine: HashMap<Vec<u8>, Mine>,
+        keep: &HashSet<NameHash>,
         theirs: Vec<Listed>,
         found: &mut Found,
     ) {
         for listed in theirs {
             let child = if listed.name.is_empty() { path.clone() } else { path.join(&listed.name) };
             match mine.remove(&listed.name) {
-                Some(named) => self.merge(&child, named, &listed, found),
+                Some(mine) => self.merge(&child, mine, &listed, found),
                 None if keep.contains(&hash_name(&listed.name)) => {}
                 None if !self.delete || !listed.in_scope || listed.name.is_empty() => {}
                 None if listed.entered => found.questions.push(Pending::Deletion(child)),
@@ -267,34 +302,36 @@ impl Differ<'_> {
         }
     }
 
-    fn merge(&self, path: &RelPath, named: Named, listed: &Listed, found: &mut Found) {
-        let same_kind = named.entry.kind == listed.entry.kind;
-        if named.scope != Scope::In || listed.scope() != Scope::In {
+    fn merge(&self, path: &RelPath, mine: Mine, listed: &Listed, found: &mut Found) {
+        let Some(entry) = mine.entry() else { return };
+        let same_kind = entry.kind == listed.entry.kind;
+        if mine.scope != Scope::In || listed.scope() != Scope::In {
             if !same_kind {
                 let reason = format!("it is out of scope and a {} on the standby", listed.entry.kind.word());
                 found.problem(path, Operation::Protect, reason);
-            } else if named.below.is_some() && !listed.entered {
+            } else if mine.entered && !listed.entered {
                 found.not_entered(path);
             }
             return;
         }
         if !same_kind {
             if listed.entry.kind == Kind::Directory {
-                found.questions.push(Pending::Replacement(path.clone(), Box::new(named)));
+                found.questions.push(Pending::Replacement(path.clone(), mine));
             } else {
-                self.replace(path, named, listed.entry.kind, found);
+                found.draft(path.clone(), Change::Replace(listed.entry.kind), entry, None);
+                if mine.entered {
+                    self.create_below(path.clone(), found);
+                }
             }
             return;
         }
-        let entered = named.below.is_some();
-        let entry = self.with_links(named);
         let attributes = entry.differences(&listed.entry);
         if !attributes.is_empty() {
             let standby =
                 StandbyInode { inode: listed.inode, links: listed.links, group: listed.entry.links };
             found.draft(path.clone(), Change::Update(attributes), entry, Some(standby));
         }
-        if entered && !listed.entered {
+        if mine.entered && !listed.entered {
             found.not_entered(path);
         }
     }
@@ -354,21 +391,14 @@ impl Differ<'_> {
         (found, entered)
     }
 
-    fn replace(&self, path: &RelPath, named: Named, was: Kind, found: &mut Found) {
-        let entered = named.below.is_some();
-        found.draft(path.clone(), Change::Replace(was), self.with_links(named), None);
-        if entered {
-            self.create_below(path.clone(), found);
-        }
-    }
-
-    fn replace_tree(&self, path: &RelPath, named: Named, tree: Vec<Extra>, found: &mut Found) {
+    fn replace_tree(&self, path: &RelPath, mine: &Mine, tree: Vec<Extra>, found: &mut Found) {
         let blocked = if tree.iter().any(|one| !one.may_go) {
             "the directory on the standby holds something out of scope, so it stays"
         } else if !self.delete && tree.len() > 1 {
             "the directory on the standby is not empty; with --delete it makes way"
         } else {
-            found.draft(path.clone(), Change::Replace(Kind::Directory), self.with_links(named), None);
+            let Some(entry) = mine.entry() else { return };
+            found.draft(path.clone(), Change::Replace(Kind::Directory), entry, None);
             for one in tree.into_iter().filter(|one| one.path != *path) {
                 // It makes way before anything is moved.
                 found.drafts.delete(one.path, (one.kind, None));
@@ -376,6 +406,20 @@ impl Differ<'_> {
             return;
         };
         found.problem(path, Operation::Protect, blocked);
+    }
+}
+
+/// Notes a name that is there and takes no part.
+fn left_out(seen: Seen, keep: &mut HashSet<NameHash>, found: &mut Found) {
+    match seen {
+        Seen::Unreadable(name, problem) => {
+            keep.insert(hash_name(name.to_bytes()));
+            found.problems.push(problem);
+        }
+        Seen::Out(name, _) => {
+            keep.insert(hash_name(name.to_bytes()));
+        }
+        Seen::Named(_) | Seen::Leftover(_) => {}
     }
 }
 

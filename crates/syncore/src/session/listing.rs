@@ -5,28 +5,16 @@
 //! can go wrong: a name that cannot be read must stand in the lines all the same, or the other end takes it for
 //! missing.
 
-use std::collections::HashSet;
 use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, statx};
 
 use crate::plan::Line;
-use crate::problem::Problem;
 use crate::rules::{Cursor, Scope};
 use crate::scan::{
     Detail, Inode, Named, Place, Scratch, Seen, Snapshot, View, identity_of, line_digest, statx_mask,
 };
 use crate::tree::{Kind, LinkGroup, NameHash, RelPath, hash_name};
-
-/// Some names of a directory as they are now.
-#[derive(Debug, Default)]
-pub(crate) struct Picked {
-    /// Those that can be read.
-    pub(crate) named: Vec<(NameHash, Named)>,
-    /// Hashes of names that are there but take no part or cannot be read: never to be taken for missing.
-    pub(crate) keep: HashSet<NameHash>,
-    pub(crate) problems: Vec<Problem>,
-}
 
 /// The group of an inode that has more than one name in scope.
 pub(crate) fn links_of(snapshot: &Snapshot, kind: Kind, scope: Scope, inode: &Inode) -> Option<LinkGroup> {
@@ -101,31 +89,19 @@ pub(crate) fn lines(view: &View, snapshot: &Snapshot, path: &RelPath) -> rustix:
     Ok(lines)
 }
 
-/// Reads the names with these hashes in the directory at `path` in full, or all of them where none are given; the root
-/// also has itself, under the empty name.
+/// Reads the names that `select` chooses by their hashes in the directory at `path`, in full, and hands each to `each`;
+/// the root also has itself, under the empty name.
 ///
 /// # Errors
 /// When it cannot be opened or listed.
 pub(crate) fn pick(
     view: &View,
     path: &RelPath,
-    wanted: Option<&HashSet<NameHash>>,
-) -> rustix::io::Result<Picked> {
-    let mut picked = Picked::default();
-    let select = |name: &[u8]| wanted.is_none_or(|wanted| wanted.contains(&hash_name(name)));
-    if path.is_root() && select(b"") {
-        picked.named.push((hash_name(b""), view.read_root_in_full()?));
+    select: &dyn Fn(NameHash) -> bool,
+    each: &mut dyn FnMut(Seen),
+) -> rustix::io::Result<()> {
+    if path.is_root() && select(hash_name(b"")) {
+        each(Seen::Named(view.read_root_in_full()?));
     }
-    read(view, path, Detail::Full, &select, &mut |seen| match seen {
-        Seen::Named(named) => picked.named.push((hash_name(named.name.to_bytes()), named)),
-        Seen::Unreadable(name, problem) => {
-            picked.keep.insert(hash_name(name.to_bytes()));
-            picked.problems.push(problem);
-        }
-        Seen::Out(name, _) => {
-            picked.keep.insert(hash_name(name.to_bytes()));
-        }
-        Seen::Leftover(_) => {}
-    })?;
-    Ok(picked)
+    read(view, path, Detail::Full, &|name| select(hash_name(name)), each)
 }

@@ -115,7 +115,7 @@ impl Receiving {
             boundaries: Arc::new(start.boundaries.clone()),
             checksum: start.checksum,
         };
-        let snapshot = Arc::new(scan_root(&view, monitor)?);
+        let snapshot = Arc::new(scan_root(&view, source.is_some(), monitor)?);
         let problems = Arc::new(Problems::default());
         let initiator = say.is_some();
         if initiator {

@@ -8,7 +8,7 @@ use crate::monitor::{Monitor, Phase};
 use crate::plan::Plan;
 use crate::problem::{Operation, Problem};
 use crate::rules::{RuleSet, Scope};
-use crate::scan::{Root, Snapshot, View, scan};
+use crate::scan::{KEPT_LINES_BYTES, Root, Snapshot, View, scan};
 use crate::session::planner::Planner;
 use crate::session::send::{Transfer, send_problems};
 use crate::session::{Report, Say, SessionError, agree, ask, unexpected};
@@ -53,7 +53,7 @@ impl Sender {
             boundaries: Arc::new(start.boundaries),
             checksum: start.checksum,
         };
-        let snapshot = scan_root(&view, monitor)?;
+        let snapshot = scan_root(&view, !start.delta, monitor)?;
         let problems = Problems::default();
         snapshot.problems.iter().cloned().for_each(|problem| problems.add(problem));
         self.foreign_mounts(&view, &problems, monitor);
@@ -163,9 +163,10 @@ impl Sender {
     }
 }
 
-/// Scans a whole root.
-pub(crate) fn scan_root(view: &View, monitor: &dyn Monitor) -> Result<Snapshot, SessionError> {
-    match scan(view, monitor) {
+/// Scans a whole root; `local` says that this process scans both.
+pub(crate) fn scan_root(view: &View, local: bool, monitor: &dyn Monitor) -> Result<Snapshot, SessionError> {
+    let kept_bytes = if local { KEPT_LINES_BYTES / 2 } else { KEPT_LINES_BYTES };
+    match scan(view, kept_bytes, monitor) {
         Ok(Some(snapshot)) => Ok(snapshot),
         Ok(None) => Err(SessionError::Cancelled),
         Err(error) => Err(SessionError::Fatal {

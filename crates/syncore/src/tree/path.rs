@@ -171,11 +171,18 @@ impl RelPath {
     }
 }
 
+/// The order of paths: a directory directly before everything below it, so bytes compare as numbers and `/` comes before
+/// all others.
+#[must_use]
+pub fn path_order(a: &[u8], b: &[u8]) -> Ordering {
+    let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
+    let differing = a.iter().zip(b).find(|(x, y)| x != y);
+    differing.map_or_else(|| a.len().cmp(&b.len()), |(x, y)| rank(*x).cmp(&rank(*y)))
+}
+
 impl Ord for RelPath {
-    /// A directory sorts directly before everything below it: bytes compare as numbers, `/` before all others.
     fn cmp(&self, other: &Self) -> Ordering {
-        let rank = |b: &u8| if *b == b'/' { 0 } else { *b };
-        self.0.iter().map(rank).cmp(other.0.iter().map(rank))
+        path_order(&self.0, &other.0)
     }
 }
 
