@@ -1,5 +1,6 @@
 //! The data that workloads run on, made before the clock starts; the same bytes every time.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ pub(crate) struct Prepared {
 pub(crate) struct Fixtures {
     directory: PathBuf,
     cache: PathBuf,
+    rsync: PathBuf,
     scale: Scale,
     current: Option<(Data, Prepared)>,
 }
@@ -38,13 +40,13 @@ impl Drop for Fixtures {
 
 impl Fixtures {
     /// Works in a directory of its own below `base`, which also keeps the Debian root for the next time.
-    pub(crate) fn new(base: &Path, scale: Scale) -> Result<Self> {
+    pub(crate) fn new(base: &Path, scale: Scale, rsync: &Path) -> Result<Self> {
         let directory = base.join("versus-rsync");
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
         }
         fs::create_dir_all(&directory)?;
-        Ok(Self { directory, cache: base.to_owned(), scale, current: None })
+        Ok(Self { directory, cache: base.to_owned(), rsync: rsync.to_owned(), scale, current: None })
     }
 
     /// The working directory.
@@ -102,7 +104,7 @@ impl Fixtures {
             }
             Data::SmallFilesChanged => {
                 small_files(&initial, self.scale.small_files, 700)?;
-                mirror(&initial, &source)?;
+                self.mirror(&initial, &source)?;
                 for index in (0..self.scale.small_files).step_by(100) {
                     let mut file =
                         fs::OpenOptions::new().append(true).open(source.join(small_name(index)))?;
@@ -113,7 +115,7 @@ impl Fixtures {
             Data::LargeFilePages => {
                 let length = self.scale.large_file;
                 large_file(&initial.join("database"), length)?;
-                mirror(&initial, &source)?;
+                self.mirror(&initial, &source)?;
                 let mut random = Random::new(6);
                 let mut file = fs::OpenOptions::new().write(true).open(source.join("database"))?;
                 let mut page = vec![0; usize::try_from(PAGE)?];
@@ -132,7 +134,7 @@ impl Fixtures {
             }
             Data::Renamed => {
                 small_files(&initial.join("release-1"), self.scale.renamed_files, 96 * 1024)?;
-                mirror(&initial, &source)?;
+                self.mirror(&initial, &source)?;
                 fs::rename(source.join("release-1"), source.join("release-2"))?;
                 Prepared { source, initial: Some(initial) }
             }
@@ -143,7 +145,7 @@ impl Fixtures {
     pub(crate) fn reset(&self, prepared: &Prepared) -> Result<()> {
         let destination = self.destination();
         match &prepared.initial {
-            Some(initial) => mirror(initial, &destination)?,
+            Some(initial) => self.mirror(initial, &destination)?,
             None => {
                 if destination.exists() {
                     fs::remove_dir_all(&destination)?;
@@ -152,6 +154,17 @@ impl Fixtures {
             }
         }
         must("sync", &["-f".as_ref(), destination.as_os_str()])
+    }
+
+    /// Makes `to` equal to `from`, with everything that the measured runs copy.
+    fn mirror(&self, from: &Path, to: &Path) -> Result<()> {
+        fs::create_dir_all(to)?;
+        let (mut from, mut to) = (from.as_os_str().to_owned(), to.as_os_str().to_owned());
+        from.push("/");
+        to.push("/");
+        // Inode numbers and unchanged files stay as they are, so that caches stay warm.
+        let options: [&OsStr; 3] = ["-aHAXS".as_ref(), "--numeric-ids".as_ref(), "--delete".as_ref()];
+        must(&self.rsync, &[&options[..], &[&from, &to]].concat())
     }
 
     /// A Debian root, made once and kept.
@@ -165,23 +178,14 @@ impl Fixtures {
     }
 }
 
-/// Makes `to` equal to `from`, with everything that the measured runs copy.
-fn mirror(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    let (mut from, mut to) = (from.as_os_str().to_owned(), to.as_os_str().to_owned());
-    from.push("/");
-    to.push("/");
-    // Inode numbers and unchanged files stay as they are, so that caches stay warm.
-    must("rsync", &["-aHAXS".as_ref(), "--numeric-ids".as_ref(), "--delete".as_ref(), &from, &to])
-}
-
 /// Runs a program that has to succeed.
-pub(crate) fn must(program: &str, arguments: &[&std::ffi::OsStr]) -> Result<()> {
+pub(crate) fn must(program: impl AsRef<OsStr>, arguments: &[&OsStr]) -> Result<()> {
+    let program = program.as_ref();
     let status = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).status();
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{program}: {status}").into()),
-        Err(error) => Err(format!("{program}: {error}").into()),
+        Ok(status) => Err(format!("{}: {status}", program.display()).into()),
+        Err(error) => Err(format!("{}: {error}", program.display()).into()),
     }
 }
 

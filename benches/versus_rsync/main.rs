@@ -34,7 +34,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 #[derive(Parser)]
 struct Arguments {
     /// Runs of each tool for each row; the median counts.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// Smaller data: 20,000 files in place of 200,000 and 256 MiB in place of 2 GiB. The goals do not apply.
     #[arg(long)]
@@ -51,6 +51,9 @@ struct Arguments {
     /// The clonetool to measure, in place of the one just built.
     #[arg(long, default_value = env!("CARGO_BIN_EXE_clonetool"))]
     clonetool: PathBuf,
+    /// The rsync to compare with, at both ends.
+    #[arg(long, value_name = "PATH", default_value = "rsync")]
+    rsync: PathBuf,
     /// Where the data goes: up to 12 GB, on the filesystem that is to be measured.
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     directory: PathBuf,
@@ -76,8 +79,9 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let scale = if arguments.quick { Scale::QUICK } else { Scale::WHOLE };
     let workloads = workload::select(&workload::all(scale), &arguments.only, arguments.full)?;
-    let mut fixtures = Fixtures::new(&arguments.directory, scale)?;
-    let tools = measure::Tools::new(&arguments.clonetool, fixtures.directory())?;
+    let rsync = measure::locate(&arguments.rsync)?;
+    let mut fixtures = Fixtures::new(&arguments.directory, scale, &rsync)?;
+    let tools = measure::Tools::new(&arguments.clonetool, rsync, fixtures.directory())?;
     let mut report = Report::new(&tools, arguments.runs, arguments.quick)?;
     for workload in &workloads {
         match fixtures.make(workload.data) {

@@ -33,6 +33,7 @@ pub(crate) enum Flush {
 /// The programs and the way to the other end.
 pub(crate) struct Tools {
     clonetool: PathBuf,
+    rsync: PathBuf,
     server: Server,
     counts: PathBuf,
     this_program: PathBuf,
@@ -59,25 +60,42 @@ pub(crate) struct Outcome {
     pub(crate) rows: std::result::Result<Vec<Row>, String>,
 }
 
+/// The whole path of a program; one without a slash is looked for as a shell does.
+pub(crate) fn locate(program: &Path) -> Result<PathBuf> {
+    let found = if program.as_os_str().as_encoded_bytes().contains(&b'/') {
+        program.to_owned()
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .map(|directory| directory.join(program))
+            .find(|candidate| candidate.is_file())
+            .ok_or_else(|| format!("there is no {} on PATH", program.display()))?
+    };
+    Ok(std::fs::canonicalize(&found).map_err(|e| format!("there is no {}: {e}", found.display()))?)
+}
+
 impl Tools {
     /// Starts the server for the remote rows.
-    pub(crate) fn new(clonetool: &Path, directory: &Path) -> Result<Self> {
-        let clonetool = std::fs::canonicalize(clonetool)
-            .map_err(|e| format!("there is no clonetool at {}: {e}", clonetool.display()))?;
+    pub(crate) fn new(clonetool: &Path, rsync: PathBuf, directory: &Path) -> Result<Self> {
+        let clonetool = locate(clonetool)?;
         let this_program = std::env::current_exe()?;
-        if [&clonetool, &this_program].iter().any(|path| path.as_os_str().as_encoded_bytes().contains(&b' '))
-        {
-            return Err(
-                "a space in the path of the programs: the option -e of both tools would split it".into()
-            );
+        for path in [&*clonetool, &*rsync, &*this_program, directory] {
+            if path.as_os_str().as_encoded_bytes().contains(&b' ') {
+                return Err(format!("{}: a shell would split this path at the space", path.display()).into());
+            }
         }
         let server = Server::start(&directory.join("ssh"))?;
-        Ok(Self { clonetool, server, counts: directory.join("byte-counts"), this_program })
+        Ok(Self { clonetool, rsync, server, counts: directory.join("byte-counts"), this_program })
     }
 
     /// The clonetool that is measured.
     pub(crate) fn clonetool(&self) -> &Path {
         &self.clonetool
+    }
+
+    /// The rsync that it is compared with.
+    pub(crate) fn rsync(&self) -> &Path {
+        &self.rsync
     }
 
     fn command(
@@ -104,8 +122,11 @@ impl Tools {
         let mut command;
         match tool {
             Tool::Rsync => {
-                command = bounded("rsync".as_ref());
+                command = bounded(self.rsync.as_ref());
                 command.args(RSYNC_OPTIONS).args(workload.rsync);
+                if workload.remote {
+                    command.arg("--rsync-path").arg(&self.rsync);
+                }
                 source.push("/");
                 destination.push("/");
             }
@@ -157,6 +178,29 @@ impl Tools {
         }
         let bytes = workload.remote.then(|| shim::count(&self.counts)).transpose()?;
         Ok(Sample { seconds: seconds(elapsed), bytes })
+    }
+
+    /// A tool that is fast because it does not do the work is found out: rsync has nothing to add to what clonetool did.
+    fn check(&self, data: &Prepared, fixtures: &Fixtures, workload: &Workload) -> Result<()> {
+        let (mut source, mut destination) =
+            (data.source.clone().into_os_string(), fixtures.destination().into_os_string());
+        source.push("/");
+        destination.push("/");
+        let mut command = Command::new(&self.rsync);
+        command
+            .args(RSYNC_OPTIONS)
+            .args(["--dry-run", "--itemize-changes", "--checksum"])
+            .args(workload.rsync);
+        let output = command.arg(source).arg(destination).output()?;
+        let differences = String::from_utf8_lossy(&output.stdout);
+        match differences.lines().next() {
+            None if output.status.success() => Ok(()),
+            None => Err(format!("the check could not be made: {}", output.status).into()),
+            Some(first) => {
+                Err(format!("clonetool left {} differences, such as {first}", differences.lines().count())
+                    .into())
+            }
+        }
     }
 }
 
@@ -212,7 +256,7 @@ fn measure(
                     sample.bytes.map(|bytes| bytes.to_string()).unwrap_or_default(),
                 );
                 if run == 0 && tool == Tool::Clonetool {
-                    check(data, fixtures, workload)?;
+                    tools.check(data, fixtures, workload)?;
                 }
                 samples.push((flush, tool, sample));
             }
@@ -236,25 +280,6 @@ fn measure(
         rows.iter_mut().for_each(|row| row.rsync.bytes = reference.bytes);
     }
     Ok(rows)
-}
-
-/// A tool that is fast because it does not do the work is found out: rsync has nothing to add to what clonetool did.
-fn check(data: &Prepared, fixtures: &Fixtures, workload: &Workload) -> Result<()> {
-    let (mut source, mut destination) =
-        (data.source.clone().into_os_string(), fixtures.destination().into_os_string());
-    source.push("/");
-    destination.push("/");
-    let mut command = Command::new("rsync");
-    command.args(RSYNC_OPTIONS).args(["--dry-run", "--itemize-changes", "--checksum"]).args(workload.rsync);
-    let output = command.arg(source).arg(destination).output()?;
-    let differences = String::from_utf8_lossy(&output.stdout);
-    match differences.lines().next() {
-        None if output.status.success() => Ok(()),
-        None => Err(format!("the check could not be made: {}", output.status).into()),
-        Some(first) => {
-            Err(format!("clonetool left {} differences, such as {first}", differences.lines().count()).into())
-        }
-    }
 }
 
 fn median(samples: &[Sample]) -> Sample {

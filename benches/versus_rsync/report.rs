@@ -38,12 +38,12 @@ impl Report {
             .trim();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
-        let clonetool = tools.clonetool().to_string_lossy();
+        let (clonetool, rsync) = (tools.clonetool().to_string_lossy(), tools.rsync().to_string_lossy());
         let machine = vec![
             format!("{cores} cores of {cpu}, Linux {}", command_output("uname", &["-rm"])?),
             format!(
                 "rsync: {}, {}",
-                first_line(command_output("rsync", &["--version"])?),
+                first_line(command_output(&rsync, &["--version"])?),
                 RSYNC_OPTIONS.join(" ")
             ),
             format!("clonetool: {}", first_line(command_output(&clonetool, &["--version"])?)),
