@@ -11,10 +11,13 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod fixture;
+mod link;
 mod measure;
+mod memory;
 mod report;
 mod shim;
 mod ssh;
+mod table;
 mod workload;
 
 use std::error::Error;
@@ -24,8 +27,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use fixture::Fixtures;
+use measure::Outcome;
 use report::Report;
-use workload::Scale;
+use workload::{Data, Scale, Selection, Workload};
 
 /// Any failure of the benchmark itself; the messages are for whoever started it.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -45,7 +49,10 @@ struct Arguments {
     /// Only these workloads, as in W3,W5.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Write the table to this file, as Markdown.
+    /// Also the peak memory of clonetool.
+    #[arg(long)]
+    memory: bool,
+    /// Write the tables to this Markdown file, between its lines `<!-- measured: begin -->` and `… end -->`.
     #[arg(long)]
     markdown: Option<PathBuf>,
     /// The clonetool to measure, in place of the one just built.
@@ -78,20 +85,31 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let scale = if arguments.quick { Scale::QUICK } else { Scale::WHOLE };
-    let workloads = workload::select(&workload::all(scale), &arguments.only, arguments.full)?;
+    let selection = Selection { only: &arguments.only };
+    let all = workload::all(scale);
+    let ids = all.iter().map(|workload| workload.id.clone()).chain(memory::IDS.map(str::to_owned));
+    selection.check(&ids.collect::<Vec<_>>())?;
+    let wanted = |w: &&Workload| selection.has(&w.id, arguments.full || w.data != Data::MostFilesTwice);
+    let workloads: Vec<Workload> = all.iter().filter(wanted).cloned().collect();
+    arguments.markdown.as_deref().map_or(Ok(()), table::check_page)?;
     let rsync = measure::locate(&arguments.rsync)?;
     let mut fixtures = Fixtures::new(&arguments.directory, scale, &rsync)?;
     let tools = measure::Tools::new(&arguments.clonetool, rsync, fixtures.directory())?;
     let mut report = Report::new(&tools, arguments.runs, arguments.quick)?;
-    for workload in &workloads {
-        match fixtures.make(workload.data) {
-            Ok(data) => report.add(measure::workload(&tools, workload, &data, &fixtures, arguments.runs)?),
-            Err(error) => report.skip(workload, &error.to_string()),
-        }
+    for index in workload::by_data(&workloads) {
+        let workload = &workloads[index];
+        let outcome = match fixtures.make(workload.data) {
+            Ok(data) => measure::workload(&tools, workload, &data, &fixtures, arguments.runs)?,
+            Err(error) => Outcome::skipped(workload, &error.to_string()),
+        };
+        report.add(index, outcome);
     }
+    memory::measure(&tools, &mut fixtures, &selection, arguments.memory, arguments.quick, |peak| {
+        report.add_peak(peak);
+    })?;
     println!("{}", report.text());
     if let Some(file) = &arguments.markdown {
-        std::fs::write(file, report.markdown()).map_err(|e| format!("{}: {e}", file.display()))?;
+        table::replace_measured(file, &report.markdown())?;
     }
     Ok(())
 }
