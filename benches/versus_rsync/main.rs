@@ -10,6 +10,8 @@
 //! The remote rows go through a real sshd on the loopback interface, with keys made for this run.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod chart;
+mod curve;
 mod fixture;
 mod link;
 mod measure;
@@ -46,7 +48,7 @@ struct Arguments {
     /// Also the workload of a million entries.
     #[arg(long)]
     full: bool,
-    /// Only these workloads, as in W3,W5.
+    /// Only these: rows as W3 or L-W2, memory as M1, charts as C1 (with --charts).
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Also the peak memory of clonetool.
@@ -55,16 +57,19 @@ struct Arguments {
     /// Write the tables to this Markdown file, between its lines `<!-- measured: begin -->` and `… end -->`.
     #[arg(long)]
     markdown: Option<PathBuf>,
+    /// Also draw how cost grows into this directory, as cost-by-size.svg and cost-by-change.svg.
+    #[arg(long, value_name = "DIRECTORY")]
+    charts: Option<PathBuf>,
     /// The clonetool to measure, in place of the one just built.
     #[arg(long, default_value = env!("CARGO_BIN_EXE_clonetool"))]
     clonetool: PathBuf,
     /// The rsync to compare with, at both ends.
     #[arg(long, value_name = "PATH", default_value = "rsync")]
     rsync: PathBuf,
-    /// Where the data goes: up to 12 GB, on the filesystem that is to be measured.
+    /// Where the data goes: up to 20 GB, on the filesystem that is to be measured.
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     directory: PathBuf,
-    /// Passed by `cargo bench`; means nothing here.
+    /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -84,13 +89,24 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.bench {
+        // `cargo bench` starts this in the package; whoever typed a relative path stood at the top.
+        std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?;
+    }
     let scale = if arguments.quick { Scale::QUICK } else { Scale::WHOLE };
     let selection = Selection { only: &arguments.only };
     let all = workload::all(scale);
     let ids = all.iter().map(|workload| workload.id.clone()).chain(memory::IDS.map(str::to_owned));
+    let ids = ids.chain(curve::IDS.map(str::to_owned));
     selection.check(&ids.collect::<Vec<_>>())?;
     let wanted = |w: &&Workload| selection.has(&w.id, arguments.full || w.data != Data::MostFilesTwice);
     let workloads: Vec<Workload> = all.iter().filter(wanted).cloned().collect();
+    if let Some(directory) = arguments.charts.as_ref().filter(|directory| !directory.is_dir()) {
+        return Err(format!("{}: there is no such directory", directory.display()).into());
+    }
+    if arguments.charts.is_none() && curve::IDS.iter().any(|id| selection.has(id, false)) {
+        return Err("a chart needs --charts DIRECTORY".into());
+    }
     arguments.markdown.as_deref().map_or(Ok(()), table::check_page)?;
     let rsync = measure::locate(&arguments.rsync)?;
     let mut fixtures = Fixtures::new(&arguments.directory, scale, &rsync)?;
@@ -107,6 +123,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     memory::measure(&tools, &mut fixtures, &selection, arguments.memory, arguments.quick, |peak| {
         report.add_peak(peak);
     })?;
+    if let Some(directory) = &arguments.charts {
+        curve::draw(&tools, &mut fixtures, &selection, directory, arguments.quick, arguments.runs)?;
+    }
     println!("{}", report.text());
     if let Some(file) = &arguments.markdown {
         table::replace_measured(file, &report.markdown())?;

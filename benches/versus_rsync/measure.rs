@@ -189,7 +189,8 @@ impl Tools {
         Ok(Sample { seconds: seconds(elapsed), bytes })
     }
 
-    /// A tool that is fast because it does not do the work is found out: rsync has nothing to add to what clonetool did.
+    /// A tool that is fast because it does not do the work is found out: rsync has nothing to add to what clonetool
+    /// did.
     pub(crate) fn check(
         &self,
         data: &Prepared,

@@ -33,11 +33,14 @@ pub(crate) struct Peak {
     pub(crate) kibibytes: std::result::Result<u64, String>,
 }
 
+/// Makes or changes the tree at a path.
+type OnTree = Box<dyn Fn(&Path) -> Result<()>>;
+
 /// A tree that is cloned, cloned again, changed and cloned again.
 struct Subject {
     id: &'static str,
     title: String,
-    make: Box<dyn Fn(&Path) -> Result<()>>,
+    make: OnTree,
     steps: Vec<Step>,
 }
 
@@ -46,7 +49,7 @@ struct Step {
     suffix: &'static str,
     title: &'static str,
     goal_kibibytes: Option<u64>,
-    change: Option<Box<dyn Fn(&Path) -> Result<()>>>,
+    change: Option<OnTree>,
 }
 
 impl Step {
