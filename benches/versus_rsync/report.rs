@@ -146,9 +146,9 @@ impl Report {
     }
 }
 
-/// The goals of a row. `W5 time, flushed` is the row that runs until everything is on disk.
+/// The goals of a row. `W5 time (flushed)` is the row that runs until everything is on disk.
 fn numbers(workload: &Workload, row: &Row) -> Vec<Number> {
-    let flushed = if row.flush == Flush::Yes { ", flushed" } else { "" };
+    let flushed = if row.flush == Flush::Yes { " (flushed)" } else { "" };
     let mut numbers = vec![Number {
         name: format!("{} time{flushed}", workload.id),
         met: row.clonetool.seconds / row.rsync.seconds <= workload.time_goal,
