@@ -1,13 +1,13 @@
 //! The ways to the other end: none, loopback, and two that are made slow: a long line and a narrow one.
 //!
 //! No kernel feature is needed: a relay between ssh and sshd holds each piece back until it may arrive. What can go
-//! wrong: the relay itself becomes the limit (its queue is larger than what a long line holds), or it hides what the
-//! line does to its users by buffering without end (what has not yet left is not read, and the kernel's buffer in
-//! front of it is kept small).
+//! wrong: the relay itself becomes the limit (its queue is larger than what a long line holds); it hides what the line
+//! does to its users by buffering without end (what has not yet left is not read, and the kernel's buffer in front of
+//! it is kept small); several connections get more than one (they share the line).
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,25 @@ impl Link {
     }
 }
 
+/// One direction of a link; all its connections share it.
+struct Line {
+    link: Link,
+    /// When it has taken what it was given.
+    free: Mutex<Instant>,
+}
+
+impl Line {
+    /// When that many more bytes have left.
+    fn departure(&self, length: usize) -> Instant {
+        let now = Instant::now();
+        let Some(rate) = self.link.bytes_a_second() else { return now };
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        *free =
+            now.max(*free) + Duration::from_secs_f64(f64::from(u32::try_from(length).unwrap_or(0)) / rate);
+        *free
+    }
+}
+
 /// Opens a port that leads to `port` over this link, for as long as the process runs.
 pub(crate) fn open(link: Link, port: u16) -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -72,9 +91,10 @@ pub(crate) fn open(link: Link, port: u16) -> Result<u16> {
         rustix::net::sockopt::set_socket_recv_buffer_size(&listener, NARROW_BUFFER_BYTES)?;
     }
     let near_port = listener.local_addr()?.port();
+    let lines = [(); 2].map(|()| Arc::new(Line { link, free: Mutex::new(Instant::now()) }));
     thread::spawn(move || {
         for near in listener.incoming().flatten() {
-            if let Err(error) = connect(link, near, port) {
+            if let Err(error) = connect(&lines, near, port) {
                 eprintln!("versus-rsync: {link:?} link: {error}");
             }
         }
@@ -82,23 +102,24 @@ pub(crate) fn open(link: Link, port: u16) -> Result<u16> {
     Ok(near_port)
 }
 
-fn connect(link: Link, near: TcpStream, port: u16) -> Result<()> {
+fn connect(lines: &[Arc<Line>; 2], near: TcpStream, port: u16) -> Result<()> {
+    let [out, back] = lines;
     let far = TcpStream::connect(("127.0.0.1", port))?;
-    if link.bytes_a_second().is_some() {
+    if out.link.bytes_a_second().is_some() {
         rustix::net::sockopt::set_socket_recv_buffer_size(&far, NARROW_BUFFER_BYTES)?;
     }
     for end in [&near, &far] {
         // The link's delay is the only one.
         end.set_nodelay(true)?;
     }
-    carry(link, near.try_clone()?, far.try_clone()?);
-    carry(link, far, near);
+    carry(Arc::clone(out), near.try_clone()?, far.try_clone()?);
+    carry(Arc::clone(back), far, near);
     Ok(())
 }
 
 /// Moves bytes in one direction until either end closes.
-fn carry(link: Link, mut from: TcpStream, mut to: TcpStream) {
-    let (line, arrivals) = mpsc::sync_channel::<(Instant, Vec<u8>)>(QUEUE_PIECES);
+fn carry(line: Arc<Line>, mut from: TcpStream, mut to: TcpStream) {
+    let (queue, arrivals) = mpsc::sync_channel::<(Instant, Vec<u8>)>(QUEUE_PIECES);
     thread::spawn(move || {
         for (due, piece) in arrivals {
             sleep_until(due);
@@ -109,9 +130,7 @@ fn carry(link: Link, mut from: TcpStream, mut to: TcpStream) {
         let _ = to.shutdown(Shutdown::Write);
     });
     thread::spawn(move || {
-        let mut buffer = vec![0; if link.bytes_a_second().is_some() { 16 << 10 } else { 64 << 10 }];
-        // When the line has taken what it was given.
-        let mut free = Instant::now();
+        let mut buffer = vec![0; if line.link.bytes_a_second().is_some() { 16 << 10 } else { 64 << 10 }];
         loop {
             let length = match from.read(&mut buffer) {
                 Ok(0) => break,
@@ -119,13 +138,9 @@ fn carry(link: Link, mut from: TcpStream, mut to: TcpStream) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => break,
             };
-            let now = Instant::now();
-            free = free.max(now);
-            if let Some(rate) = link.bytes_a_second() {
-                free += Duration::from_secs_f64(f64::from(u32::try_from(length).unwrap_or(0)) / rate);
-                sleep_until(free);
-            }
-            if line.send((free + link.one_way(), buffer[..length].to_vec())).is_err() {
+            let departure = line.departure(length);
+            sleep_until(departure);
+            if queue.send((departure + line.link.one_way(), buffer[..length].to_vec())).is_err() {
                 break;
             }
         }
