@@ -14,7 +14,8 @@ help:
 	@echo 'make demo      clone a small production root to a standby, change it, sync it, verify it'
 	@echo 'make test      format, lints, every test, and the licence check'
 	@echo 'make lint      format, lints and licence check alone'
-	@echo 'make bench     against rsync; BENCH_ARGS="--quick --only W3,W5" and the like'
+	@echo 'make bench     against rsync; BENCH_ARGS="--quick --only W3,W5" and the like, or'
+	@echo '               BENCH_ARGS="--full --memory --charts doc --markdown doc/performance.md" for every number'
 	@echo 'make build     the release binary: $(BINARY)'
 	@echo 'make install   the binary, its manual and completions, below PREFIX (now $(PREFIX)) and DESTDIR'
 

@@ -21,7 +21,7 @@ have() {
 build_packages="ca-certificates gcc libc6-dev make pkg-config libssl-dev zlib1g-dev"
 demo_packages="$build_packages acl openssh-client openssh-server"
 test_packages="$demo_packages attr libcap2-bin e2fsprogs btrfs-progs xfsprogs strace util-linux iproute2 rsync debootstrap"
-bench_packages="$build_packages openssh-client openssh-server rsync debootstrap"
+bench_packages="$build_packages openssh-client openssh-server rsync debootstrap postgresql time util-linux"
 
 case "${1:-}" in
 build) packages=$build_packages ;;
@@ -55,7 +55,7 @@ missing_deb() {
     done
 }
 
-# Installs "$@" without starting a daemon: an SSH server is wanted for its program, not as a service of this host.
+# Installs "$@" without starting a daemon: a server is wanted for its programs, not as a service of this host.
 install_deb() {
     policy=/usr/sbin/policy-rc.d
     made_policy=
@@ -76,14 +76,18 @@ install_deb() {
         rm -f "$policy"
         trap - EXIT INT TERM HUP
     fi
-    case " $* " in
-    *" openssh-server "*)
+    for package in "$@"; do
+        case "$package" in
+        openssh-server) units="ssh.service ssh.socket" ;;
+        postgresql) units=postgresql.service ;;
+        *) continue ;;
+        esac
         if [ "$status" = 0 ] && [ -d /run/systemd/system ]; then
-            systemctl disable ssh.service ssh.socket >/dev/null 2>&1 || :
-            echo "prerequisites: openssh-server is installed, neither enabled nor started"
+            # shellcheck disable=SC2086  # a list of words
+            systemctl disable $units >/dev/null 2>&1 || :
+            echo "prerequisites: $package is installed, neither enabled nor started"
         fi
-        ;;
-    esac
+    done
     return "$status"
 }
 
@@ -105,26 +109,31 @@ else
     demo) want=2 ;;
     *) want=3 ;;
     esac
-    # Usage: hint COMMAND BUILD DEMO REST
+    # Usage: hint COMMAND BUILD DEMO REST BENCH
     hint() {
         list=$2
         [ "$want" -lt 2 ] || list="$list $3"
         [ "$want" -lt 3 ] || list="$list $4"
+        [ "$target" != bench ] || list="$list $5"
         echo "prerequisites: for make $target this host needs:"
         echo "prerequisites:     $1 $list"
     }
     if have dnf; then
         hint "dnf install" "gcc make pkgconf-pkg-config openssl-devel zlib-devel" "acl openssh-clients openssh-server" \
-            "attr libcap e2fsprogs btrfs-progs xfsprogs strace util-linux iproute rsync debootstrap"
+            "attr libcap e2fsprogs btrfs-progs xfsprogs strace util-linux iproute rsync debootstrap" \
+            "postgresql-server postgresql-contrib time"
     elif have zypper; then
         hint "zypper install" "gcc make pkgconf-pkg-config libopenssl-devel zlib-devel" "acl openssh-clients openssh-server" \
-            "attr libcap-progs e2fsprogs btrfsprogs xfsprogs strace util-linux iproute2 rsync debootstrap"
+            "attr libcap-progs e2fsprogs btrfsprogs xfsprogs strace util-linux iproute2 rsync debootstrap" \
+            "postgresql-server postgresql-contrib time"
     elif have pacman; then
         hint "pacman -S --needed" "gcc make pkgconf openssl zlib" "acl openssh" \
-            "attr libcap e2fsprogs btrfs-progs xfsprogs strace util-linux iproute2 rsync debootstrap"
+            "attr libcap e2fsprogs btrfs-progs xfsprogs strace util-linux iproute2 rsync debootstrap" \
+            "postgresql time"
     elif have apk; then
         hint "apk add" "gcc musl-dev make pkgconf openssl-dev zlib-dev" "acl openssh" \
-            "attr libcap-utils e2fsprogs e2fsprogs-extra btrfs-progs xfsprogs strace util-linux iproute2 rsync debootstrap"
+            "attr libcap-utils e2fsprogs e2fsprogs-extra btrfs-progs xfsprogs strace util-linux iproute2 rsync debootstrap" \
+            "postgresql postgresql-contrib"
     else
         echo "prerequisites: for make $target this host needs what Debian calls:"
         echo "prerequisites:     $packages"

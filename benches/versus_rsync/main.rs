@@ -10,11 +10,16 @@
 //! The remote rows go through a real sshd on the loopback interface, with keys made for this run.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod chart;
+mod curve;
 mod fixture;
+mod link;
 mod measure;
+mod memory;
 mod report;
 mod shim;
 mod ssh;
+mod table;
 mod workload;
 
 use std::error::Error;
@@ -24,8 +29,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use fixture::Fixtures;
+use measure::Outcome;
 use report::Report;
-use workload::Scale;
+use workload::{Data, Scale, Selection, Workload};
 
 /// Any failure of the benchmark itself; the messages are for whoever started it.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -34,7 +40,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 #[derive(Parser)]
 struct Arguments {
     /// Runs of each tool for each row; the median counts.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// Smaller data: 20,000 files in place of 200,000 and 256 MiB in place of 2 GiB. The goals do not apply.
     #[arg(long)]
@@ -42,19 +48,28 @@ struct Arguments {
     /// Also the workload of a million entries.
     #[arg(long)]
     full: bool,
-    /// Only these workloads, as in W3,W5.
+    /// Only these: rows as W3 or L-W2, memory as M1, charts as C1 (with --charts).
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Write the table to this file, as Markdown.
+    /// Also the peak memory of clonetool.
+    #[arg(long)]
+    memory: bool,
+    /// Write the tables to this Markdown file, between its lines `<!-- measured: begin -->` and `… end -->`.
     #[arg(long)]
     markdown: Option<PathBuf>,
+    /// Also draw how cost grows into this directory, as cost-by-size.svg and cost-by-change.svg.
+    #[arg(long, value_name = "DIRECTORY")]
+    charts: Option<PathBuf>,
     /// The clonetool to measure, in place of the one just built.
     #[arg(long, default_value = env!("CARGO_BIN_EXE_clonetool"))]
     clonetool: PathBuf,
-    /// Where the data goes: up to 12 GB, on the filesystem that is to be measured.
+    /// The rsync to compare with, at both ends.
+    #[arg(long, value_name = "PATH", default_value = "rsync")]
+    rsync: PathBuf,
+    /// Where the data goes: up to 20 GB, on the filesystem that is to be measured.
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     directory: PathBuf,
-    /// Passed by `cargo bench`; means nothing here.
+    /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -74,20 +89,46 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.bench {
+        // `cargo bench` starts this in the package; whoever typed a relative path stood at the top.
+        std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?;
+    }
     let scale = if arguments.quick { Scale::QUICK } else { Scale::WHOLE };
-    let workloads = workload::select(&workload::all(scale), &arguments.only, arguments.full)?;
-    let mut fixtures = Fixtures::new(&arguments.directory, scale)?;
-    let tools = measure::Tools::new(&arguments.clonetool, fixtures.directory())?;
+    let selection = Selection { only: &arguments.only };
+    let all = workload::all(scale);
+    let ids = all.iter().map(|workload| workload.id.clone()).chain(memory::IDS.map(str::to_owned));
+    let ids = ids.chain(curve::IDS.map(str::to_owned));
+    selection.check(&ids.collect::<Vec<_>>())?;
+    let wanted = |w: &&Workload| selection.has(&w.id, arguments.full || w.data != Data::MostFilesTwice);
+    let workloads: Vec<Workload> = all.iter().filter(wanted).cloned().collect();
+    if let Some(directory) = arguments.charts.as_ref().filter(|directory| !directory.is_dir()) {
+        return Err(format!("{}: there is no such directory", directory.display()).into());
+    }
+    if arguments.charts.is_none() && curve::IDS.iter().any(|id| selection.has(id, false)) {
+        return Err("a chart needs --charts DIRECTORY".into());
+    }
+    arguments.markdown.as_deref().map_or(Ok(()), table::check_page)?;
+    let rsync = measure::locate(&arguments.rsync)?;
+    let mut fixtures = Fixtures::new(&arguments.directory, scale, &rsync)?;
+    let tools = measure::Tools::new(&arguments.clonetool, rsync, fixtures.directory())?;
     let mut report = Report::new(&tools, arguments.runs, arguments.quick)?;
-    for workload in &workloads {
-        match fixtures.make(workload.data) {
-            Ok(data) => report.add(measure::workload(&tools, workload, &data, &fixtures, arguments.runs)?),
-            Err(error) => report.skip(workload, &error.to_string()),
-        }
+    for index in workload::by_data(&workloads) {
+        let workload = &workloads[index];
+        let outcome = match fixtures.make(workload.data) {
+            Ok(data) => measure::workload(&tools, workload, &data, &fixtures, arguments.runs)?,
+            Err(error) => Outcome::skipped(workload, &error.to_string()),
+        };
+        report.add(index, outcome);
+    }
+    memory::measure(&tools, &mut fixtures, &selection, arguments.memory, arguments.quick, |peak| {
+        report.add_peak(peak);
+    })?;
+    if let Some(directory) = &arguments.charts {
+        curve::draw(&tools, &mut fixtures, &selection, directory, arguments.quick, arguments.runs)?;
     }
     println!("{}", report.text());
     if let Some(file) = &arguments.markdown {
-        std::fs::write(file, report.markdown()).map_err(|e| format!("{}: {e}", file.display()))?;
+        table::replace_measured(file, &report.markdown())?;
     }
     Ok(())
 }

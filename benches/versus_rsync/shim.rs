@@ -1,13 +1,20 @@
 //! The relay that counts bytes: it stands in for ssh on the command line of both tools (`-e`), starts the real ssh,
 //! and passes on what goes in and comes out.
+//!
+//! What can go wrong: rsync gives its remote shell a standard output that does not block, and a relay that takes "not
+//! now" for an error stops reading; ssh then waits for the relay and the run for ssh, for ever.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::Result;
 
@@ -40,13 +47,22 @@ fn relay(file: &Path, program: &OsString, arguments: impl Iterator<Item = OsStri
     let (Some(mut to_child), Some(mut from_child)) = (child.stdin.take(), child.stdout.take()) else {
         return Err("the pipes to ssh are missing".into());
     };
+    // Files, not the handles of the standard library: these buffer, and forget how much of a write went through.
+    let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let sent = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&sent);
     // Not joined: it may wait for input that never comes when ssh has already ended.
-    thread::spawn(move || copy(&mut io::stdin().lock(), &mut to_child, &counter));
+    thread::spawn(move || copy(&mut input, &mut to_child, &counter));
     let received = AtomicU64::new(0);
-    let _ = copy(&mut from_child, &mut io::stdout().lock(), &received);
+    let copied = copy(&mut from_child, &mut output, &received);
+    // An ssh that still has something to say has to notice that nobody listens.
+    drop(from_child);
     let status = child.wait()?;
+    match copied {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => {}
+    }
 
     let line = format!("{} {}\n", sent.load(Ordering::Relaxed), received.load(Ordering::Relaxed));
     std::fs::OpenOptions::new().create(true).append(true).open(file)?.write_all(line.as_bytes())?;
@@ -54,17 +70,37 @@ fn relay(file: &Path, program: &OsString, arguments: impl Iterator<Item = OsStri
 }
 
 /// Passes bytes on as they come until the end of the input, and counts them.
-fn copy(from: &mut impl Read, to: &mut impl Write, counter: &AtomicU64) -> io::Result<()> {
+fn copy(from: &mut (impl Read + AsFd), to: &mut (impl Write + AsFd), counter: &AtomicU64) -> io::Result<()> {
     let mut buffer = vec![0; 256 * 1024];
     loop {
         let length = match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
+            Err(error) => {
+                until_ready(&error, from, PollFlags::IN).ok_or(error)?;
+                continue;
+            }
         };
-        to.write_all(&buffer[..length])?;
-        to.flush()?;
+        let mut rest = &buffer[..length];
+        while !rest.is_empty() {
+            match to.write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) => until_ready(&error, to, PollFlags::OUT).ok_or(error)?,
+            }
+        }
         counter.fetch_add(u64::try_from(length).unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+/// Waits if the error says no more than "not now"; nothing for any other error.
+fn until_ready(error: &io::Error, end: &impl AsFd, event: PollFlags) -> Option<()> {
+    match error.kind() {
+        io::ErrorKind::Interrupted => Some(()),
+        io::ErrorKind::WouldBlock => {
+            // Interrupted or not, the caller tries again.
+            let _ = poll(&mut [PollFd::new(end, event)], None);
+            Some(())
+        }
+        _ => None,
     }
 }

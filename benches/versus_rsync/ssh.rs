@@ -2,6 +2,7 @@
 //!
 //! Each connection that is accepted gets an `sshd -i`, as under inetd: there is no daemon to wait for or to stop.
 
+use std::fmt::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -9,9 +10,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::Result;
+use crate::link::{self, Link};
 
-/// What both tools call the host.
-pub(crate) const HOST: &str = "versus-rsync-standby";
+/// What the known hosts are known by, whatever the port.
+const HOST_KEY_ALIAS: &str = "versus-rsync";
 
 /// A running server, for as long as this process runs.
 pub(crate) struct Server {
@@ -38,16 +40,21 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
         std::fs::copy(path("user_key.pub"), path("authorized_keys"))?;
-        std::fs::write(path("known_hosts"), format!("[127.0.0.1]:{port} {host_key}"))?;
+        std::fs::write(path("known_hosts"), format!("{HOST_KEY_ALIAS} {host_key}"))?;
         let directory = directory.display();
-        std::fs::write(
-            path("ssh_config"),
-            format!(
-                "Host {HOST}\n HostName 127.0.0.1\n Port {port}\n User {user}\n IdentityFile {directory}/user_key\n \
-                 IdentitiesOnly yes\n UserKnownHostsFile {directory}/known_hosts\n GlobalKnownHostsFile /dev/null\n \
-                 StrictHostKeyChecking yes\n BatchMode yes\n ControlMaster no\n ControlPath none\n LogLevel ERROR\n"
-            ),
-        )?;
+        let mut client_config = String::new();
+        for link in Link::REMOTE {
+            let port = if link == Link::Loopback { port } else { link::open(link, port)? };
+            let _ = writeln!(client_config, "Host {}\n Port {port}", link.host().unwrap_or_default());
+        }
+        let _ = write!(
+            client_config,
+            "Host *\n HostName 127.0.0.1\n User {user}\n IdentityFile {directory}/user_key\n IdentitiesOnly yes\n \
+             UserKnownHostsFile {directory}/known_hosts\n GlobalKnownHostsFile /dev/null\n \
+             HostKeyAlias {HOST_KEY_ALIAS}\n StrictHostKeyChecking yes\n BatchMode yes\n ControlMaster no\n \
+             ControlPath none\n LogLevel ERROR\n"
+        );
+        std::fs::write(path("ssh_config"), client_config)?;
         if user == "root" {
             std::fs::create_dir_all("/run/sshd")?;
         }
@@ -79,7 +86,7 @@ impl Server {
                 ),
             )?;
             let mut reached = Command::new("ssh");
-            reached.arg("-F").arg(&server.client_config).args([HOST, "true"]);
+            reached.arg("-F").arg(&server.client_config).args(Link::Loopback.host()).arg("true");
             if reached.stdin(Stdio::null()).stderr(Stdio::null()).status()?.success() {
                 return Ok(server);
             }
