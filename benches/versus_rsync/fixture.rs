@@ -3,6 +3,7 @@
 pub(crate) mod made;
 mod real;
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
@@ -28,6 +29,8 @@ pub(crate) struct Fixtures {
     rsync: PathBuf,
     scale: Scale,
     current: Option<(Data, Prepared)>,
+    /// How many destinations were set aside.
+    used: Cell<u32>,
 }
 
 impl Drop for Fixtures {
@@ -44,7 +47,14 @@ impl Fixtures {
             fs::remove_dir_all(&directory)?;
         }
         fs::create_dir_all(&directory)?;
-        Ok(Self { directory, cache: base.to_owned(), rsync: rsync.to_owned(), scale, current: None })
+        Ok(Self {
+            directory,
+            cache: base.to_owned(),
+            rsync: rsync.to_owned(),
+            scale,
+            current: None,
+            used: Cell::new(0),
+        })
     }
 
     /// The working directory.
@@ -98,7 +108,8 @@ impl Fixtures {
 
     fn clear(&mut self) -> Result<()> {
         self.current = None;
-        for old in ["source", "initial", "destination"] {
+        let used = (0..self.used.take()).map(|number| format!("used-{number}"));
+        for old in ["source", "initial", "destination"].map(str::to_owned).into_iter().chain(used) {
             let old = self.directory.join(old);
             if old.exists() {
                 fs::remove_dir_all(old)?;
@@ -160,8 +171,11 @@ impl Fixtures {
         match &prepared.initial {
             Some(initial) => self.mirror(initial, &destination)?,
             None => {
+                // Set aside, not removed: ext4 looks for a long while past inodes that were freed a moment ago.
                 if destination.exists() {
-                    fs::remove_dir_all(&destination)?;
+                    let used = self.used.get();
+                    fs::rename(&destination, self.directory.join(format!("used-{used}")))?;
+                    self.used.set(used + 1);
                 }
                 fs::create_dir(&destination)?;
             }
