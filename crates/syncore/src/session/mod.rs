@@ -11,9 +11,11 @@ use std::sync::Arc;
 
 mod agree;
 mod auth;
+mod basis;
 mod describe;
 mod job;
 mod judge;
+mod large;
 mod listing;
 mod planner;
 mod queue;

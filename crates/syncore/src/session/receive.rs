@@ -5,20 +5,20 @@
 //! anything is touched.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use rustix::fs::{Mode, OFlags, openat};
 
 use crate::apply::{Committer, Directories, FileWriter, NamesOf, Problems};
-use crate::delta::{BlockSums, sum_blocks};
 use crate::monitor::Monitor;
 use crate::plan::{Change, Item, Plan};
 use crate::problem::Operation;
-use crate::scan::{OpenFile, Stability, View};
+use crate::scan::View;
 use crate::session::SessionError;
 use crate::session::auth::{PasswordLock, defect};
+use crate::session::basis::Basis;
 use crate::session::planner::is_delta_item;
 use crate::session::receive_lane::Lane;
 use crate::tree::{Kind, RelPath};
@@ -68,6 +68,8 @@ pub(crate) struct Receiver<'a> {
     pub(super) copied_bytes: AtomicU64,
     credit: Credit,
     pub(super) retried: Mutex<HashSet<u32>>,
+    /// Bases that are described and wait for their content, by item.
+    pub(super) bases: Mutex<HashMap<u32, Basis>>,
 }
 
 #[derive(Default)]
@@ -142,6 +144,7 @@ impl<'a> Receiver<'a> {
             copied_bytes: AtomicU64::new(0),
             credit: Credit::default(),
             retried: Mutex::default(),
+            bases: Mutex::default(),
         }
     }
 
@@ -286,7 +289,11 @@ impl<'a> Receiver<'a> {
             if !self.credit.take() {
                 return Ok(());
             }
-            let sums = self.sum_basis(&item.path).unwrap_or_default();
+            let described = self.open_basis(&item.path).map_err(Into::into).and_then(Basis::describe);
+            let (sums, basis) = described.unwrap_or_default();
+            if let Ok(mut bases) = self.bases.lock() {
+                bases.extend(basis.map(|basis| (number, basis)));
+            }
             for (part, more) in sums.parts(SUMS_PER_MESSAGE) {
                 outgoing.send(CONTROL, Message::Basis(number, part, more))?;
             }
@@ -300,20 +307,12 @@ impl<'a> Receiver<'a> {
         openat(directory, path.name().unwrap_or_default(), flags, Mode::empty())
     }
 
-    fn sum_basis(&self, path: &RelPath) -> std::io::Result<BlockSums> {
-        /// A shorter basis has nothing worth finding.
-        const BASIS_FROM_BYTES: u64 = 4096;
-        let fd = self.open_basis(path)?;
-        let before = Stability::of(fd.as_fd())?;
-        if before.size_bytes < BASIS_FROM_BYTES {
-            return Ok(BlockSums::default());
-        }
-        sum_blocks(&OpenFile(fd.as_fd()), before.size_bytes)
-    }
-
     /// Counts an item as dealt with; the last one tells the sender that nothing more is needed.
     pub(super) fn settled(&self, number: u32, item: &Item, outgoing: &mut Outgoing) -> Result<(), WireError> {
         if is_delta_item(item, self.delta) {
+            if let Ok(mut bases) = self.bases.lock() {
+                bases.remove(&number);
+            }
             self.credit.give_back();
         }
         let Ok(mut done) = self.done.lock() else { return Ok(()) };
