@@ -7,7 +7,9 @@
 mod common;
 
 use common::{Arguments, Result, Table, Timing};
-use syncore::delta::{BlockSums, Extent, RegionSignature, Segment, apply_delta, find_unchanged, sum_blocks};
+use syncore::delta::{
+    BlockSums, Extent, Matcher, PageSums, RegionSignature, Segment, apply_delta, sum_blocks,
+};
 
 const MIB: usize = 1 << 20;
 const PAGE_BYTES: usize = 4096;
@@ -67,7 +69,7 @@ fn main() -> Result<()> {
         "whole file",
         "MiB",
         "sum_blocks MB/s",
-        "find_unchanged MB/s",
+        "Matcher MB/s",
         "gaps MiB",
         "fine level MB/s",
         "literal MiB",
@@ -99,8 +101,9 @@ fn main() -> Result<()> {
 fn whole_file(case: &Case, runs: usize) -> Result<Vec<String>> {
     let (basis, source) = (&case.basis[..], &case.source[..]);
     let length = source.len() as u64;
-    let summing = Timing::of(runs, || Ok(sum_blocks(basis, basis.len() as u64)?))?;
-    let sums = sum_blocks(basis, basis.len() as u64)?;
+    let all = [Extent { offset: 0, length: basis.len() as u64 }];
+    let summing = Timing::of(runs, || Ok(sum_blocks(basis, &all, basis.len() as u64)?))?;
+    let (sums, _) = sum_blocks(basis, &all, basis.len() as u64)?;
     let finding = Timing::of(runs, || find(source, &sums))?;
     let segments = find(source, &sums)?;
     let gaps: u64 = segments.iter().map(gap_bytes).sum();
@@ -124,7 +127,7 @@ fn whole_file(case: &Case, runs: usize) -> Result<Vec<String>> {
 
 fn find(source: &[u8], sums: &BlockSums) -> Result<Vec<Segment>> {
     let length = source.len() as u64;
-    Ok(find_unchanged(source, &[Extent { offset: 0, length }], length, sums)?.0)
+    Ok(Matcher::new(source, &[Extent { offset: 0, length }], length, sums).collect::<std::io::Result<_>>()?)
 }
 
 fn gap_bytes(segment: &Segment) -> u64 {
@@ -140,11 +143,17 @@ fn refine(case: &Case, segments: &[Segment]) -> Result<u64> {
     let mut literal = 0;
     for segment in segments {
         let Segment::Gap { offset, length, region } = *segment else { continue };
+        let made = slice(&case.source, offset, length)?;
         let delta = match region {
             None => None,
+            Some((at, region_length)) if u64::from(region_length) == length => {
+                let runs = PageSums::of(slice(&case.basis, at, length)?).compare(made)?;
+                literal +=
+                    runs.iter().map(|(_, length, same)| if *same { 0 } else { *length as u64 }).sum::<u64>();
+                continue;
+            }
             Some((at, region_length)) => {
                 let region = slice(&case.basis, at, region_length.into())?;
-                let made = slice(&case.source, offset, length)?;
                 let delta = RegionSignature::of(region).diff(made)?;
                 if let Some(delta) = &delta {
                     std::hint::black_box(apply_delta(region, delta, made.len())?);

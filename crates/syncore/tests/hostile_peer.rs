@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use syncore::delta::Region;
 use syncore::monitor::Silent;
 use syncore::plan::{Change, Item, Plan};
 use syncore::rules::{Action, Origin, Rule};
@@ -251,6 +252,29 @@ fn an_inode_with_a_protected_name_is_not_changed_through_another_name() {
     }
 }
 
+fn region(offset: u64, length: u32) -> Region {
+    Region { offset, length, by_page: true }
+}
+
+#[test]
+fn questions_about_more_than_is_answered_at_once_end_the_run() {
+    let begin = Message::Begin { item: 0, size_bytes: 3, mtime: Timestamp { seconds: 1, nanoseconds: 0 } };
+    for (what, regions) in [
+        ("too many", vec![region(0, 1); 257]),
+        ("too long", vec![region(0, u32::MAX)]),
+        ("too long together", vec![region(0, 4 << 20); 9]),
+    ] {
+        for by_page in [false, true] {
+            let root = standby();
+            let regions = regions.iter().map(|region| Region { by_page, ..*region }).collect();
+            let content = vec![begin.clone(), Message::Refine(0, regions)];
+            let heard = Attack::with(&[update("ordinary")], content).on(root.path());
+            assert!(!is_finished(&heard), "{what}: {heard:?}");
+            assert_eq!(fs::read(root.path().join("ordinary")).unwrap(), b"old", "{what}");
+        }
+    }
+}
+
 #[test]
 fn content_of_impossible_length_is_no_success() {
     let begin =
@@ -274,7 +298,7 @@ fn content_of_impossible_length_is_no_success() {
             "patched",
             vec![begin(u64::MAX), Message::Patch(u64::MAX, u32::MAX, u32::MAX, vec![0; 4]), nothing()],
         ),
-        ("asked of", vec![begin(u64::MAX), Message::Refine(0, vec![(u64::MAX, u32::MAX)]), nothing()]),
+        ("asked of", vec![begin(u64::MAX), Message::Refine(0, vec![region(u64::MAX, 4 << 20)]), nothing()]),
     ];
     for (what, content) in attacks {
         for in_place in [false, true] {

@@ -2,22 +2,30 @@
 //!
 //! Why: a file appears under its final name complete or not at all. It is written beside its place, so that the
 //! rename stays on one filesystem, and it is digested as it is written: what does not come out as the sender said
-//! is thrown away. What can go wrong: the run ends in the middle. A dropped writer removes its file; what a killed
-//! process leaves has a name that the next run recognises.
+//! is thrown away. Blocks of the basis that were digested when it was described are not read again: the kernel copies
+//! them, and the file's times say whether they still were what they had been. What can go wrong: the run ends in the
+//! middle. A dropped writer removes its file; what a killed process leaves has a name that the next run recognises.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, ftruncate, openat, unlinkat};
+use rustix::fs::{
+    AtFlags, FallocateFlags, Mode, OFlags, copy_file_range, fallocate, ftruncate, openat, unlinkat,
+};
 use rustix::io::Errno;
 use thiserror::Error;
 
 use super::directory::{Directories, Directory};
-use crate::delta::{ContentHasher, SignatureError, apply_delta};
-use crate::scan::{extents, read_full};
+use crate::delta::{
+    ContentHasher, KnownBlocks, REGION_LIMIT_BYTES, SignatureError, apply_delta, copy_pieces,
+};
+use crate::scan::{Stability, extents, read_full};
 
-/// Bytes copied from the basis at once.
-const COPY_BYTES: usize = 4 << 20;
+/// Bytes copied through memory at once.
+const COPY_BYTES: usize = 256 * 1024;
+
+/// Within the kernel whole pages are copied; what lies across them is copied faster through memory.
+const PAGE_BYTES: u64 = 4096;
 
 /// Why staged content is thrown away.
 #[derive(Debug, Error)]
@@ -86,6 +94,9 @@ pub struct FileWriter {
     staged: Option<Staged>,
     fd: OwnedFd,
     basis: Option<OwnedFd>,
+    /// What is known of the basis' content, and how it looked when that was known; none when nothing is to be checked.
+    known: KnownBlocks,
+    as_known: Option<Stability>,
     hasher: ContentHasher,
     position: u64,
     /// Whether the file ends in a hole that nothing has given a length yet.
@@ -128,6 +139,8 @@ impl FileWriter {
             staged,
             fd,
             basis,
+            known: KnownBlocks::default(),
+            as_known: None,
             hasher: ContentHasher::default(),
             position: 0,
             open_end: false,
@@ -137,11 +150,33 @@ impl FileWriter {
         }
     }
 
+    /// Says what is known of the basis, as long as it looks as it did then.
+    pub(crate) fn knowing(mut self, known: KnownBlocks, as_known: Option<Stability>) -> Self {
+        (self.known, self.as_known) = (known, as_known);
+        self
+    }
+
+    /// What is known of the basis must have been true up to here. In place, our own writing makes that impossible to
+    /// tell later.
+    ///
+    /// RACE: in place, who else writes to the file after that is not noticed, no more than who does so after we are
+    /// done. Neither is who writes through a mapping to pages that were not on disk yet when they were described; at
+    /// worst the file has that until its content is compared.
+    fn check_known(&mut self) -> Result<(), WriteError> {
+        let (Some(expected), Some(basis)) = (self.as_known.take(), &self.basis) else { return Ok(()) };
+        if Stability::of(basis.as_fd())?.same_as(&expected) { Ok(()) } else { Err(WriteError::Mismatch) }
+    }
+
+    fn before_writing(&mut self) -> Result<(), WriteError> {
+        if self.staged.is_none() { self.check_known() } else { Ok(()) }
+    }
+
     /// Writes bytes without digesting them: for small files, whose digest was checked before.
     ///
     /// # Errors
     /// [`WriteError::Io`].
     pub fn raw_data(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.before_writing()?;
         write_full(self.fd.as_fd(), bytes, self.position)?;
         self.position += bytes.len() as u64;
         self.open_end = false;
@@ -149,7 +184,7 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Adds bytes.
+    /// Adds bytes, as one piece of the digest.
     ///
     /// # Errors
     /// [`WriteError::Io`].
@@ -165,6 +200,7 @@ impl FileWriter {
     pub fn hole(&mut self, length: u64) -> Result<(), WriteError> {
         self.hasher.hole(length);
         if self.staged.is_none() {
+            self.before_writing()?;
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             fallocate(&self.fd, flags, self.position, length)?;
         }
@@ -177,32 +213,107 @@ impl FileWriter {
     ///
     /// # Errors
     /// [`WriteError::Mismatch`] when the basis does not have them, [`WriteError::Io`].
-    pub fn copy(&mut self, mut offset: u64, length: u64) -> Result<(), WriteError> {
-        let stays = self.staged.is_none() && offset == self.position;
+    pub fn copy(&mut self, offset: u64, length: u64) -> Result<(), WriteError> {
+        offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok()).ok_or(WriteError::Mismatch)?;
         if self.staged.is_none() && offset < self.position {
             // It has been written over already.
             return Err(WriteError::Mismatch);
         }
-        let mut left = length;
+        // What need not be read is put off, to be copied at once.
+        let mut unread = 0;
+        for (at, piece) in copy_pieces(offset, length) {
+            if let Some(hash) = self.known.hash(at, piece) {
+                self.hasher.piece(piece, hash);
+                unread += piece;
+                continue;
+            }
+            self.copy_unread(at - unread, std::mem::take(&mut unread))?;
+            self.copy_read(at, piece)?;
+        }
+        self.copy_unread(offset + length - unread, unread)?;
+        self.copied_bytes += length;
+        Ok(())
+    }
+
+    /// Whether bytes of the basis are where they belong.
+    fn stays(&self, offset: u64) -> bool {
+        self.staged.is_none() && offset == self.position
+    }
+
+    /// Copies a piece through memory, and digests it.
+    fn copy_read(&mut self, offset: u64, length: u64) -> Result<(), WriteError> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        while left > 0 {
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(COPY_BYTES);
+        buffer.resize(usize::try_from(length).unwrap_or(0), 0);
+        let basis = self.basis.as_ref().ok_or(WriteError::Mismatch)?;
+        if read_full(basis.as_fd(), &mut buffer, offset)? < buffer.len() {
+            return Err(WriteError::Mismatch);
+        }
+        self.hasher.data(&buffer);
+        // What may be a hole is written even to its own place: the source has data there.
+        if !(self.stays(offset) && self.known.is_data(offset)) {
+            self.before_writing()?;
+            write_full(self.fd.as_fd(), &buffer, self.position)?;
+        }
+        self.position += length;
+        self.open_end = false;
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    /// Copies without looking, within the kernel where that can be; a filesystem may let both files have the same
+    /// blocks.
+    fn copy_unread(&mut self, mut offset: u64, length: u64) -> Result<(), WriteError> {
+        let end = offset + length;
+        if length == 0 {
+            return Ok(());
+        }
+        if self.stays(offset) {
+            self.position += length;
+            self.open_end = false;
+            return Ok(());
+        }
+        self.before_writing()?;
+        if offset % PAGE_BYTES != self.position % PAGE_BYTES {
+            return self.copy_through(offset, end);
+        }
+        while offset < end {
+            let want = usize::try_from(end - offset).unwrap_or(usize::MAX).min(1 << 30);
+            let basis = self.basis.as_ref().ok_or(WriteError::Mismatch)?;
+            let (mut from, mut to) = (offset, self.position);
+            let copied = match copy_file_range(basis, Some(&mut from), &self.fd, Some(&mut to), want) {
+                Ok(copied) => copied,
+                Err(Errno::INTR) => continue,
+                // Two filesystems, stretches of one file that overlap, an old kernel; and what is really wrong shows
+                // again.
+                Err(_) => return self.copy_through(offset, end),
+            };
+            if copied == 0 {
+                // The end of the basis, or a filesystem that says so wrongly.
+                return self.copy_through(offset, end);
+            }
+            offset += copied as u64;
+            self.position += copied as u64;
+            self.open_end = false;
+        }
+        Ok(())
+    }
+
+    /// Copies through memory without digesting. Whatever is wrong with the files shows here.
+    fn copy_through(&mut self, mut offset: u64, end: u64) -> Result<(), WriteError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while offset < end {
+            let want = usize::try_from(end - offset).unwrap_or(usize::MAX).min(COPY_BYTES);
             buffer.resize(want, 0);
             let basis = self.basis.as_ref().ok_or(WriteError::Mismatch)?;
             if read_full(basis.as_fd(), &mut buffer, offset)? < want {
                 return Err(WriteError::Mismatch);
             }
-            self.hasher.data(&buffer);
-            if !stays {
-                write_full(self.fd.as_fd(), &buffer, self.position)?;
-            }
-            self.position += want as u64;
+            write_full(self.fd.as_fd(), &buffer, self.position)?;
             offset += want as u64;
-            left -= want as u64;
+            self.position += want as u64;
+            self.open_end = false;
         }
         self.buffer = buffer;
-        self.open_end = false;
-        self.copied_bytes += length;
         Ok(())
     }
 
@@ -217,7 +328,7 @@ impl FileWriter {
         length: u32,
         delta: &[u8],
     ) -> Result<(), WriteError> {
-        if length as usize > COPY_BYTES {
+        if length as usize > REGION_LIMIT_BYTES {
             return Err(WriteError::Mismatch);
         }
         let region = self.region(offset, region_length)?;
@@ -235,7 +346,7 @@ impl FileWriter {
     /// [`WriteError::Mismatch`] when there is no basis, [`WriteError::Io`].
     pub fn region(&self, offset: u64, length: u32) -> Result<Vec<u8>, WriteError> {
         let basis = self.basis.as_ref().ok_or(WriteError::Mismatch)?;
-        let mut region = vec![0; (length as usize).min(COPY_BYTES)];
+        let mut region = vec![0; (length as usize).min(REGION_LIMIT_BYTES)];
         let read = read_full(basis.as_fd(), &mut region, offset)?;
         region.truncate(read);
         Ok(region)
@@ -248,7 +359,7 @@ impl FileWriter {
             if extent.offset > self.position {
                 self.hole(extent.offset - self.position)?;
             }
-            self.copy(extent.offset, extent.length)?;
+            self.copy_unread(extent.offset, extent.length)?;
         }
         if self.position < length {
             self.hole(length - self.position)?;
@@ -273,7 +384,11 @@ impl FileWriter {
     ///
     /// # Errors
     /// [`WriteError::Mismatch`], [`WriteError::Io`].
-    pub(crate) fn finish(self, digest: Option<[u8; 32]>) -> Result<(OwnedFd, Option<Staged>), WriteError> {
+    pub(crate) fn finish(
+        mut self,
+        digest: Option<[u8; 32]>,
+    ) -> Result<(OwnedFd, Option<Staged>), WriteError> {
+        self.check_known()?;
         if digest.is_some_and(|digest| digest != self.hasher.finish()) {
             return Err(WriteError::Mismatch);
         }

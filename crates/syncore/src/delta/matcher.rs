@@ -1,27 +1,37 @@
 //! The sender's side of the first level: which parts of the source the basis already has.
 //!
-//! Aligned blocks are compared first, all at the same offset, at the speed of hashing. Where many in a row differ,
-//! something was inserted or removed: a rolling window looks for any block of the basis, and from a hit on blocks
-//! are compared at hash speed again, at the new offset. What can go wrong: crafted data that makes the window
-//! hash at every step, so the number of strong hashes is bounded by the bytes searched.
+//! One pass from beginning to end, at a *shift*: how far a byte of the source is from its place in the basis. Blocks
+//! are compared at the shift that held last, at the speed of hashing. Where many in a row differ, something was
+//! inserted or removed: a rolling window looks for any block of the basis, and what it finds is the next shift. Each
+//! segment is given away as soon as it is known. What can go wrong: crafted data that leads to one wrong shift after
+//! the other; trust in a shift grows with what it has matched, and with it what is read at it without looking further.
 
+use std::collections::VecDeque;
 use std::io;
 
-use super::sums::{BLOCK_BYTES, BLOCK_WIDTH, Rolling, strong};
-use super::{BlockSums, ContentHasher, ReadAt};
-use crate::delta::region::REGION_LIMIT_BYTES;
+use rayon::prelude::*;
 
-/// Bytes read, hashed and compared at once.
-const WINDOW_BYTES: usize = 64 * BLOCK_BYTES;
+use super::region::REGION_LIMIT_BYTES;
+use super::search::{Index, Preference};
+use super::sums::{BLOCK_BYTES, TASK_BLOCKS, short};
+use super::{BlockSums, ReadAt};
 
-/// A run of differing blocks at least this long is searched for a shift; a shorter one is left to the second level.
-const SEARCH_FROM_BLOCKS: usize = 16;
+const BLOCK: u64 = BLOCK_BYTES as u64;
 
-/// How many blocks beyond a differing one are tried at the same shift before the window rolls on.
-const SKIP_BLOCKS: usize = 4;
+/// Blocks read, hashed and compared at once, at a shift that has proved right.
+const WINDOW_BLOCKS: usize = 64;
 
-/// How many blocks with the same weak sum are tried at one position.
-const CANDIDATES: usize = 8;
+/// So many differing blocks in a row are searched for another shift; fewer are left to the second level.
+const PATIENCE_BLOCKS: usize = 16;
+
+/// The least trust in a shift: as many blocks are compared before it has to have matched one.
+const LEAST_TRUST: usize = 4;
+
+/// Offsets searched at once: few at first, for mostly the next block is not far.
+const SEARCH_OFFSETS: std::ops::RangeInclusive<usize> = 128 * 1024..=4 << 20;
+
+/// Pages of a stretch of this many bytes are compared with one question.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// A stretch of the file that is data, not a hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +43,7 @@ pub struct Extent {
 }
 
 /// A stretch of the source and where its content comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Segment {
     /// The basis has it.
     Copy {
@@ -43,6 +53,8 @@ pub enum Segment {
         basis: u64,
         /// How many bytes.
         length: u64,
+        /// BLAKE3 of each of the basis' blocks in it.
+        hashes: Vec<[u8; 32]>,
     },
     /// It is sent, perhaps against that region of the basis.
     Gap {
@@ -50,7 +62,8 @@ pub enum Segment {
         offset: u64,
         /// How many bytes.
         length: u64,
-        /// Offset and length of the region that is likely similar.
+        /// Offset and length of the region that is likely similar; of the same length where it is likely the same but
+        /// for some pages.
         region: Option<(u64, u32)>,
     },
     /// A hole.
@@ -60,411 +73,281 @@ pub enum Segment {
     },
 }
 
-/// Compares a source of `length` bytes, of which only `extents` are data, with the sums of the basis. Gives the
-/// segments of the whole source in order, and the digest of its content.
-///
-/// # Errors
-/// Whatever reading says; `UnexpectedEof` when the source is shorter than `length`.
-pub fn find_unchanged(
-    source: &(impl ReadAt + ?Sized),
-    extents: &[Extent],
-    length: u64,
-    sums: &BlockSums,
-) -> io::Result<(Vec<Segment>, [u8; 32])> {
-    let (aligned, digest) = compare_aligned(source, extents, length, sums)?;
-    let mut segments = Vec::new();
-    let mut position = 0;
-    let index = Index::new(sums);
-    for extent in extents {
-        if extent.offset > position {
-            segments.push(Segment::Hole { length: extent.offset - position });
-        }
-        position = extent.offset;
-        let end = extent.offset + extent.length;
-        while position < end {
-            let (run_end, same) = aligned.run(position, end);
-            if same {
-                push(
-                    &mut segments,
-                    Segment::Copy { offset: position, basis: position, length: run_end - position },
-                );
-            } else if run_end - position >= (SEARCH_FROM_BLOCKS * BLOCK_BYTES) as u64 && sums.count() > 0 {
-                search(source, position, run_end, &index, &mut segments)?;
-            } else {
-                push(
-                    &mut segments,
-                    Segment::Gap { offset: position, length: run_end - position, region: None },
-                );
-            }
-            position = run_end;
-        }
-    }
-    if position < length {
-        segments.push(Segment::Hole { length: length - position });
-    }
-    assign_regions(&mut segments, sums.length);
-    Ok((segments, digest))
-}
-
-/// Which aligned blocks of the source equal the block of the basis at the same offset.
-struct Aligned(Vec<bool>);
-
-impl Aligned {
-    /// The end of the run of equally judged bytes from `position`, at most `end`, and the judgement.
-    fn run(&self, position: u64, end: u64) -> (u64, bool) {
-        let block = |at: u64| usize::try_from(at / BLOCK_BYTES as u64).unwrap_or(usize::MAX);
-        // A block that a hole cuts is judged unequal as a whole, so a run of equal blocks starts at one's start.
-        let same = self.0.get(block(position)).copied().unwrap_or(false);
-        let mut at = position;
-        while at < end && self.0.get(block(at)).copied().unwrap_or(false) == same {
-            at = (at / BLOCK_BYTES as u64 + 1) * BLOCK_BYTES as u64;
-        }
-        (at.min(end), same)
-    }
-}
-
-fn compare_aligned(
-    source: &(impl ReadAt + ?Sized),
-    extents: &[Extent],
-    length: u64,
-    sums: &BlockSums,
-) -> io::Result<(Aligned, [u8; 32])> {
-    let mut hasher = ContentHasher::default();
-    let mut same = vec![false; sums.count()];
-    let mut window = vec![0; usize::try_from(length).unwrap_or(usize::MAX).clamp(1, WINDOW_BYTES)];
-    let mut position = 0;
-    for extent in extents {
-        if extent.offset > position {
-            hasher.hole(extent.offset - position);
-        }
-        position = extent.offset;
-        let end = extent.offset + extent.length;
-        while position < end {
-            // Windows end where blocks do, so that later ones are whole blocks.
-            let aligned_end = (position / WINDOW_BYTES as u64 + 1) * WINDOW_BYTES as u64;
-            let want = usize::try_from(end.min(aligned_end) - position).unwrap_or(WINDOW_BYTES);
-            if source.read_full_at(position, &mut window[..want])? < want {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            hasher.data_by_block(&window[..want], |offset, hash| {
-                let block = usize::try_from(offset / BLOCK_BYTES as u64).unwrap_or(usize::MAX);
-                if offset + BLOCK_BYTES as u64 <= sums.length && block < sums.count() {
-                    same[block] = hash.as_bytes()[..8] == *sums.strong(block);
-                }
-            });
-            // The last block may be shorter than a block, on both ends.
-            let tail = length - length % BLOCK_BYTES as u64;
-            let last = usize::try_from(tail / BLOCK_BYTES as u64).unwrap_or(usize::MAX);
-            if sums.length == length
-                && tail < length
-                && position + want as u64 == length
-                && position <= tail
-                && last < sums.count()
-            {
-                let start = usize::try_from(tail - position).unwrap_or(0);
-                same[last] = strong(&window[start..want]) == *sums.strong(last);
-            }
-            position += want as u64;
-        }
-    }
-    if position < length {
-        hasher.hole(length - position);
-    }
-    Ok((Aligned(same), hasher.finish()))
-}
-
-/// The basis' whole blocks by weak sum.
-struct Index<'a> {
-    sums: &'a BlockSums,
-    by_weak: Vec<(u32, u32)>,
-    /// A bit for each value of the weak sum's low 20 bits: most positions are settled by one look at it.
-    filter: Vec<u64>,
-}
-
-impl<'a> Index<'a> {
-    fn new(sums: &'a BlockSums) -> Self {
-        let whole = usize::try_from(sums.length / BLOCK_BYTES as u64).unwrap_or(usize::MAX).min(sums.count());
-        let mut by_weak: Vec<(u32, u32)> =
-            (0..whole).map(|block| (sums.weak(block), u32::try_from(block).unwrap_or(u32::MAX))).collect();
-        by_weak.sort_unstable();
-        let mut filter = vec![0; 1 << 14];
-        for (weak, _) in &by_weak {
-            filter[(weak >> 6 & 0x3fff) as usize] |= 1 << (weak & 63);
-        }
-        Self { sums, by_weak, filter }
-    }
-
-    fn may_have(&self, weak: u32) -> bool {
-        self.filter[(weak >> 6 & 0x3fff) as usize] & 1 << (weak & 63) != 0
-    }
-
-    /// The blocks with this weak sum, at most [`CANDIDATES`].
-    fn candidates(&self, weak: u32) -> &[(u32, u32)] {
-        let start = self.by_weak.partition_point(|(other, _)| *other < weak);
-        let same =
-            self.by_weak[start..].iter().take(CANDIDATES).take_while(|(other, _)| *other == weak).count();
-        &self.by_weak[start..start + same]
-    }
-}
-
-/// Looks for blocks of the basis anywhere in `start..end` of the source.
-fn search(
-    source: &(impl ReadAt + ?Sized),
-    start: u64,
-    end: u64,
-    index: &Index<'_>,
-    segments: &mut Vec<Segment>,
-) -> io::Result<()> {
-    let mut reader = Reader { source, buffer: Vec::new(), start, end };
-    let mut gap = start;
-    let mut position = start;
-    // One strong hash per 1 KiB searched is far more than honest data needs.
-    let mut hashes_left = (end - start) / 1024 + 1024;
-    let mut rolling: Option<Rolling> = None;
-    while position + BLOCK_BYTES as u64 <= end {
-        let Some(window) = reader.window(position, BLOCK_BYTES + 1)? else { break };
-        let (block, next) = window.split_at(BLOCK_BYTES.min(window.len()));
-        let sum = rolling.unwrap_or_else(|| Rolling::of(block));
-        let hit = if index.may_have(sum.weak()) && hashes_left > 0 {
-            let candidates = index.candidates(sum.weak());
-            hashes_left -= u64::from(!candidates.is_empty());
-            let hash = if candidates.is_empty() { [0; 8] } else { strong(block) };
-            candidates.iter().find(|(_, block)| index.sums.strong(*block as usize) == hash)
-        } else {
-            None
-        };
-        if let Some((_, block)) = hit {
-            if position > gap {
-                push(segments, Segment::Gap { offset: gap, length: position - gap, region: None });
-            }
-            position = extend(&mut reader, position, *block as usize, index.sums, segments)?;
-            gap = position;
-            rolling = None;
-            continue;
-        }
-        let Some(new) = next.first() else { break };
-        let mut sum = sum;
-        sum.roll(BLOCK_WIDTH, block[0], *new);
-        rolling = Some(sum);
-        position += 1;
-    }
-    if end > gap {
-        push(segments, Segment::Gap { offset: gap, length: end - gap, region: None });
-    }
-    Ok(())
-}
-
-/// Follows a match block by block, across differing blocks as long as one of the next few matches; gives where it
-/// ends.
-fn extend(
-    reader: &mut Reader<'_, impl ReadAt + ?Sized>,
-    mut position: u64,
-    mut block: usize,
-    sums: &BlockSums,
-    segments: &mut Vec<Segment>,
-) -> io::Result<u64> {
-    let whole = usize::try_from(sums.length / BLOCK_BYTES as u64).unwrap_or(usize::MAX).min(sums.count());
-    'follow: loop {
-        for ahead in 0..=SKIP_BLOCKS {
-            let at = position + (ahead * BLOCK_BYTES) as u64;
-            if block + ahead >= whole {
-                break 'follow;
-            }
-            let Some(window) = reader.window(at, BLOCK_BYTES)?.filter(|w| w.len() == BLOCK_BYTES) else {
-                break 'follow;
-            };
-            if strong(window) == sums.strong(block + ahead) {
-                if ahead > 0 {
-                    push(segments, Segment::Gap { offset: position, length: at - position, region: None });
-                }
-                let basis = ((block + ahead) * BLOCK_BYTES) as u64;
-                push(segments, Segment::Copy { offset: at, basis, length: BLOCK_BYTES as u64 });
-                position = at + BLOCK_BYTES as u64;
-                block += ahead + 1;
-                continue 'follow;
-            }
-        }
-        break;
-    }
-    Ok(position)
-}
-
-/// Reads ahead of a position that only moves forward, but for the few blocks that [`extend`] looked ahead.
-struct Reader<'a, S: ReadAt + ?Sized> {
+/// Compares a source with the sums of the basis, and gives the segments of the whole source in order. An error is the
+/// last thing it gives; `UnexpectedEof` when the source is shorter than it should be.
+pub struct Matcher<'a, S: ReadAt + ?Sized> {
     source: &'a S,
-    buffer: Vec<u8>,
-    start: u64,
+    extents: &'a [Extent],
+    length: u64,
+    sums: &'a BlockSums,
+    /// Made when it is needed first.
+    index: Option<Index>,
+    /// Where the next look begins. What is between `gap` and here differs as far as is known.
+    position: u64,
+    gap: u64,
+    /// The end of the extent that `position` is in.
     end: u64,
+    /// What to take from an offset of the source to have its place in the basis; may be below zero.
+    shift: i64,
+    trust: usize,
+    /// Blocks in a row that differ.
+    missed: usize,
+    /// How many offsets are searched next, while no shift holds.
+    searching: Option<usize>,
+    ready: VecDeque<Segment>,
+    window: Vec<u8>,
+    failed: bool,
 }
 
-impl<S: ReadAt + ?Sized> Reader<'_, S> {
-    /// `length` bytes from `position`, fewer only before the end; none when there are none.
-    fn window(&mut self, position: u64, length: usize) -> io::Result<Option<&[u8]>> {
-        let want = usize::try_from(self.end.saturating_sub(position)).unwrap_or(usize::MAX).min(length);
-        if want == 0 {
-            return Ok(None);
+impl<'a, S: ReadAt + ?Sized> Matcher<'a, S> {
+    /// Begins with a source of `length` bytes, of which only `extents` are data.
+    pub fn new(source: &'a S, extents: &'a [Extent], length: u64, sums: &'a BlockSums) -> Self {
+        Self {
+            source,
+            extents,
+            length,
+            sums,
+            index: None,
+            position: 0,
+            gap: 0,
+            end: 0,
+            shift: 0,
+            trust: WINDOW_BLOCKS,
+            missed: 0,
+            searching: None,
+            ready: VecDeque::new(),
+            window: Vec::new(),
+            failed: false,
         }
-        let held = position.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
-        if held.is_none_or(|skip| skip + want > self.buffer.len()) {
-            let fill = usize::try_from(self.end - position).unwrap_or(usize::MAX).min(WINDOW_BYTES);
-            self.buffer.resize(fill, 0);
-            if self.source.read_full_at(position, &mut self.buffer)? < fill {
+    }
+
+    /// Does the next bit of work; `position` moves on.
+    fn step(&mut self) -> io::Result<()> {
+        if self.position >= self.end {
+            self.close_gap(None);
+            self.next_extent();
+            return Ok(());
+        }
+        if self.searching.is_some() {
+            return self.search();
+        }
+        let Some(basis) =
+            self.basis_of(self.position).filter(|basis| *basis < self.sums.whole() as u64 * BLOCK)
+        else {
+            return self.beyond_the_basis();
+        };
+        if !basis.is_multiple_of(BLOCK) {
+            // A block that a hole cuts is left to the second level.
+            self.position = (self.position + (BLOCK - basis % BLOCK)).min(self.end);
+            return Ok(());
+        }
+        let block = usize::try_from(basis / BLOCK).unwrap_or(usize::MAX);
+        let here = usize::try_from((self.end - self.position) / BLOCK).unwrap_or(usize::MAX);
+        let blocks = here.min(self.sums.whole() - block).min(self.trust);
+        if blocks == 0 {
+            self.position = self.end;
+            return Ok(());
+        }
+        let hashes = self.hash(blocks)?;
+        self.compare(block, &hashes);
+        Ok(())
+    }
+
+    fn next_extent(&mut self) {
+        let next = self.extents.split_first();
+        let start = next.map_or(self.length, |(extent, _)| extent.offset);
+        if start > self.position {
+            self.ready.push_back(Segment::Hole { length: start - self.position });
+        }
+        self.position = start;
+        if let Some((extent, rest)) = next {
+            self.end = extent.offset + extent.length;
+            self.extents = rest;
+        }
+        (self.gap, self.missed, self.searching) = (self.position, 0, None);
+    }
+
+    /// What is at `offset` of the source is there in the basis, as far as is known.
+    fn basis_of(&self, offset: u64) -> Option<u64> {
+        offset.checked_add_signed(self.shift.checked_neg()?)
+    }
+
+    /// There are no whole blocks left at this shift: the last one of the basis, or what has no place there.
+    fn beyond_the_basis(&mut self) -> io::Result<()> {
+        let last = self.sums.whole();
+        let rest = self.sums.length - last as u64 * BLOCK;
+        let is_last = self.basis_of(self.position) == Some(last as u64 * BLOCK);
+        if is_last && self.sums.count() > last && self.end == self.length && self.end - self.position == rest
+        {
+            let mut tail = vec![0; usize::try_from(rest).unwrap_or(0)];
+            if self.source.read_full_at(self.position, &mut tail)? < tail.len() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            self.start = position;
+            let hash = *blake3::hash(&tail).as_bytes();
+            if *self.sums.strong(last) == short(&hash) {
+                self.copy(self.position, last, vec![hash], rest);
+            }
+            self.position = self.end;
+            return Ok(());
         }
-        let skip = usize::try_from(position - self.start).unwrap_or(0);
-        Ok(Some(&self.buffer[skip..skip + want]))
+        if self.sums.whole() > 0 && self.end - self.position >= BLOCK {
+            self.searching = Some(*SEARCH_OFFSETS.start());
+        } else {
+            self.position = self.end;
+        }
+        Ok(())
     }
-}
 
-/// Appends a segment, joining it to the one before where they are one.
-fn push(segments: &mut Vec<Segment>, segment: Segment) {
-    match (segments.last_mut(), segment) {
-        (Some(Segment::Copy { basis, length, .. }), Segment::Copy { basis: next, length: more, .. })
-            if *basis + *length == next =>
-        {
-            *length += more;
-        }
-        (Some(Segment::Gap { length, .. }), Segment::Gap { length: more, .. }) => *length += more,
-        _ => segments.push(segment),
+    /// The digests of the next `blocks` blocks.
+    fn hash(&mut self, blocks: usize) -> io::Result<Vec<[u8; 32]>> {
+        let (source, position) = (self.source, self.position);
+        self.window.resize(self.window.len().max(blocks * BLOCK_BYTES), 0);
+        let mut hashes = vec![[0; 32]; blocks];
+        let tasks = self.window[..blocks * BLOCK_BYTES].par_chunks_mut(TASK_BLOCKS * BLOCK_BYTES);
+        tasks.zip(hashes.par_chunks_mut(TASK_BLOCKS)).enumerate().try_for_each(
+            |(task, (part, hashes))| {
+                let offset = position + (task * TASK_BLOCKS * BLOCK_BYTES) as u64;
+                if source.read_full_at(offset, part)? < part.len() {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+                }
+                for (block, hash) in part.chunks(BLOCK_BYTES).zip(hashes) {
+                    *hash = *blake3::hash(block).as_bytes();
+                }
+                Ok(())
+            },
+        )?;
+        Ok(hashes)
     }
-}
 
-/// Names for each gap the stretch of the basis between its neighbours: what was there before the edit.
-fn assign_regions(segments: &mut [Segment], basis_length: u64) {
-    /// A shorter gap is not worth a signature.
-    const WORTH_BYTES: u64 = 3072;
-    let mut next_basis = basis_length;
-    let mut after = vec![basis_length; segments.len()];
-    for (index, segment) in segments.iter().enumerate().rev() {
-        after[index] = next_basis;
-        if let Segment::Copy { basis, .. } = segment {
-            next_basis = *basis;
-        }
-    }
-    let mut before = 0;
-    for (segment, after) in segments.iter_mut().zip(after) {
-        match segment {
-            Segment::Copy { basis, length, .. } => before = *basis + *length,
-            Segment::Gap { length, region, .. } => {
-                let between = after.saturating_sub(before);
-                if *length >= WORTH_BYTES && *length <= REGION_LIMIT_BYTES as u64 && between >= 512 {
-                    let length = u32::try_from(between.min(REGION_LIMIT_BYTES as u64)).unwrap_or(0);
-                    *region = Some((before, length));
+    /// Compares blocks, beginning with `first` of the basis, with the source from `position` on.
+    fn compare(&mut self, first: usize, hashes: &[[u8; 32]]) {
+        let same = |index: usize| *self.sums.strong(first + index) == short(&hashes[index]);
+        let runs: Vec<(usize, bool)> = (0..hashes.len()).map(same).fold(Vec::new(), |mut runs, same| {
+            match runs.last_mut() {
+                Some((count, as_before)) if *as_before == same => *count += 1,
+                _ => runs.push((1, same)),
+            }
+            runs
+        });
+        let mut index = 0;
+        for (count, same) in runs {
+            let length = count as u64 * BLOCK;
+            if same {
+                let copied = hashes[index..index + count].to_vec();
+                self.copy(self.position, first + index, copied, length);
+                (self.trust, self.missed) = ((self.trust + count).min(WINDOW_BLOCKS), 0);
+            } else {
+                self.missed += count;
+                if self.missed >= self.trust.min(PATIENCE_BLOCKS) {
+                    // From where the run began, which may have been before this window.
+                    self.position -= (self.missed - count) as u64 * BLOCK;
+                    self.searching = Some(*SEARCH_OFFSETS.start());
+                    return;
                 }
             }
-            Segment::Hole { .. } => {}
+            self.position += length;
+            index += count;
+        }
+    }
+
+    /// Looks for a block of the basis at the next offsets.
+    fn search(&mut self) -> io::Result<()> {
+        let offsets = self.searching.unwrap_or(*SEARCH_OFFSETS.start());
+        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+        let want = left.min(offsets + BLOCK_BYTES - 1);
+        self.window.resize(self.window.len().max(want), 0);
+        if self.source.read_full_at(self.position, &mut self.window[..want])? < want {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let preference = Preference { basis: self.basis_of(self.position).unwrap_or(0) };
+        let index = self.index.get_or_insert_with(|| Index::new(self.sums));
+        if let Some((found, block)) = index.find(&self.window[..want], offsets, self.sums, preference) {
+            self.position += found as u64;
+            let basis = block as u64 * BLOCK;
+            self.close_gap(Some(basis));
+            self.shift = i64::try_from(self.position).unwrap_or(0) - i64::try_from(basis).unwrap_or(0);
+            (self.trust, self.missed, self.searching) = (LEAST_TRUST, 0, None);
+        } else if want == left {
+            self.position = self.end;
+        } else {
+            self.position += offsets as u64;
+            self.searching = Some((offsets * 2).min(*SEARCH_OFFSETS.end()));
+            if self.position - self.gap >= REGION_LIMIT_BYTES as u64 {
+                self.close_gap(None);
+            }
+        }
+        Ok(())
+    }
+
+    /// The basis has what is at `offset`; what was before it is a gap.
+    fn copy(&mut self, offset: u64, block: usize, hashes: Vec<[u8; 32]>, length: u64) {
+        self.position = offset;
+        let basis = block as u64 * BLOCK;
+        self.close_gap(Some(basis));
+        self.gap = offset + length;
+        self.ready.push_back(Segment::Copy { offset, basis, length, hashes });
+    }
+
+    /// What is before `position` and has not been found is a gap. What was there before the edit is between the ends
+    /// of what is known of the basis on both sides; `after` is where the next found block is in it.
+    fn close_gap(&mut self, after: Option<u64>) {
+        /// A shorter gap is not worth a signature.
+        const WORTH_BYTES: u64 = 3072;
+        /// In a shorter region nothing is found.
+        const LEAST_REGION_BYTES: u64 = 512;
+        let (offset, length) = (self.gap, self.position - self.gap);
+        self.gap = self.position;
+        if length == 0 {
+            return;
+        }
+        // A file's end is where what follows it would be.
+        let at_end = (self.position == self.length).then_some(self.sums.length);
+        let region = self.basis_of(offset).map(|start| {
+            let end = after.or(at_end).unwrap_or(start.saturating_add(length)).min(self.sums.length);
+            (start, end.saturating_sub(start))
+        });
+        let worth = |bytes: u64| bytes >= LEAST_REGION_BYTES && self.sums.count() > 0;
+        match region {
+            // As long as before: likely pages were edited.
+            Some((start, between)) if between == length && worth(between) => {
+                self.push_pieces(offset, length, start);
+            }
+            Some((start, between))
+                if worth(between) && length >= WORTH_BYTES && length <= REGION_LIMIT_BYTES as u64 =>
+            {
+                let between = u32::try_from(between.min(REGION_LIMIT_BYTES as u64)).unwrap_or(0);
+                self.ready.push_back(Segment::Gap { offset, length, region: Some((start, between)) });
+            }
+            _ => self.ready.push_back(Segment::Gap { offset, length, region: None }),
+        }
+    }
+
+    fn push_pieces(&mut self, offset: u64, length: u64, basis: u64) {
+        let mut done = 0;
+        while done < length {
+            let piece = PIECE_BYTES.min(length - done);
+            let region = u32::try_from(piece).ok().map(|bytes| (basis + done, bytes));
+            self.ready.push_back(Segment::Gap { offset: offset + done, length: piece, region });
+            done += piece;
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::sum_blocks;
-    use super::*;
+impl<S: ReadAt + ?Sized> Iterator for Matcher<'_, S> {
+    type Item = io::Result<Segment>;
 
-    /// Bytes without structure, the same for the same seed.
-    fn noise(length: usize, seed: u64) -> Vec<u8> {
-        let mut state = seed;
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            bytes.extend_from_slice(&(state >> 16).to_le_bytes()[..4]);
-        }
-        bytes.truncate(length);
-        bytes
-    }
-
-    fn segments(basis: &[u8], source: &[u8]) -> Vec<Segment> {
-        let sums = sum_blocks(basis, basis.len() as u64).unwrap();
-        let all = [Extent { offset: 0, length: source.len() as u64 }];
-        let (segments, _) = find_unchanged(source, &all, source.len() as u64, &sums).unwrap();
-        // Whatever is found must be true.
-        let mut position = 0;
-        for segment in &segments {
-            match *segment {
-                Segment::Copy { offset, basis: from, length } => {
-                    let (o, b, l) = (offset as usize, from as usize, length as usize);
-                    assert_eq!(offset, position);
-                    assert!(source[o..o + l] == basis[b..b + l]);
-                    position += length;
-                }
-                Segment::Gap { offset, length, .. } => {
-                    assert_eq!(offset, position);
-                    position += length;
-                }
-                Segment::Hole { length } => position += length,
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(segment) = self.ready.pop_front() {
+                return Some(Ok(segment));
+            }
+            if self.failed || (self.position >= self.length && self.gap >= self.position) {
+                return None;
+            }
+            if let Err(error) = self.step() {
+                self.failed = true;
+                return Some(Err(error));
             }
         }
-        assert_eq!(position, source.len() as u64);
-        segments
-    }
-
-    fn gap_bytes(segments: &[Segment]) -> u64 {
-        segments.iter().map(|s| if let Segment::Gap { length, .. } = s { *length } else { 0 }).sum()
-    }
-
-    #[test]
-    fn identical_is_one_copy() {
-        let data = noise(5 * 1024 * 1024 + 77, 1);
-        assert_eq!(
-            segments(&data, &data),
-            [Segment::Copy { offset: 0, basis: 0, length: data.len() as u64 }]
-        );
-    }
-
-    #[test]
-    fn a_page_edit_costs_its_block() {
-        let basis = noise(8 << 20, 2);
-        let mut source = basis.clone();
-        source[3_000_000..3_008_192].copy_from_slice(&noise(8192, 3));
-        let found = segments(&basis, &source);
-        assert!(gap_bytes(&found) <= 2 * BLOCK_BYTES as u64);
-        let gap = found.iter().find(|s| matches!(s, Segment::Gap { .. }));
-        assert!(matches!(gap, Some(Segment::Gap { offset, length, region: Some((at, len)) })
-            if offset == at && u64::from(*len) == *length));
-    }
-
-    #[test]
-    fn insertions_at_odd_places_do_not_spoil_what_follows() {
-        let basis = noise(24 << 20, 4);
-        let mut source = basis.clone();
-        source.splice(15_000_001..15_000_001, noise(17, 5));
-        source.splice(2_000_001..2_000_001, noise(1_048_573, 6));
-        let found = segments(&basis, &source);
-        assert!(gap_bytes(&found) < 1_048_573 + 6 * BLOCK_BYTES as u64, "{}", gap_bytes(&found));
-    }
-
-    #[test]
-    fn a_removal_is_followed_too() {
-        let basis = noise(12 << 20, 7);
-        let mut source = basis.clone();
-        source.drain(1_000_003..3_000_000);
-        assert!(gap_bytes(&segments(&basis, &source)) < 4 * BLOCK_BYTES as u64);
-    }
-
-    #[test]
-    fn nothing_alike_is_all_gap() {
-        let found = segments(&noise(4 << 20, 8), &noise(4 << 20, 9));
-        assert_eq!(gap_bytes(&found), 4 << 20);
-    }
-
-    #[test]
-    fn holes_stay_holes() {
-        let basis = noise(4 << 20, 10);
-        let mut source = basis.clone();
-        source[1 << 20..2 << 20].fill(0);
-        let sums = sum_blocks(&basis[..], basis.len() as u64).unwrap();
-        let extents = [Extent { offset: 0, length: 1 << 20 }, Extent { offset: 2 << 20, length: 2 << 20 }];
-        let (found, _) = find_unchanged(&source[..], &extents, 4 << 20, &sums).unwrap();
-        assert_eq!(
-            found,
-            [
-                Segment::Copy { offset: 0, basis: 0, length: 1 << 20 },
-                Segment::Hole { length: 1 << 20 },
-                Segment::Copy { offset: 2 << 20, basis: 2 << 20, length: 2 << 20 },
-            ]
-        );
     }
 }

@@ -1,4 +1,5 @@
-//! The second level: `fast_rsync` on one region of a file.
+//! The second level: questions about single regions of the basis, and `fast_rsync` for those that were not just edited
+//! page by page.
 //!
 //! Why it is wrapped: the crate works in memory, takes a peer's signature at its word (a block length of zero makes
 //! `diff` loop, a hash length of zero makes everything match), and applies a delta without a bound unless told
@@ -7,6 +8,8 @@
 use fast_rsync::{Signature, SignatureOptions};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use super::PageSums;
 
 /// Bytes of MD4 kept for each block. The whole file's BLAKE3 decides in the end, so this only has to keep chance
 /// matches out of one region.
@@ -31,6 +34,40 @@ pub enum SignatureError {
     /// A delta does not make what it should.
     #[error("a delta does not apply")]
     Delta,
+}
+
+/// A stretch of the basis that the sender asks about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Region {
+    /// Where in the basis.
+    pub offset: u64,
+    /// How many bytes.
+    pub length: u32,
+    /// Whether its pages are to be summed, and not its signature made.
+    pub by_page: bool,
+}
+
+/// The receiver's answer about one [`Region`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RegionSums {
+    /// A signature, to be matched at any offset.
+    Signature(RegionSignature),
+    /// Sums of pages at their places.
+    Pages(PageSums),
+}
+
+impl RegionSums {
+    /// Answers with what is there. What was asked for and is not there any more counts as zeros: the file's digest will
+    /// say that the basis changed.
+    #[must_use]
+    pub fn of(region: &Region, content: Option<Vec<u8>>) -> Self {
+        let mut content = content.unwrap_or_default();
+        if !region.by_page {
+            return Self::Signature(RegionSignature::of(&content));
+        }
+        content.resize((region.length as usize).min(REGION_LIMIT_BYTES), 0);
+        Self::Pages(PageSums::of(&content))
+    }
 }
 
 /// A `fast_rsync` signature of a region of the basis.

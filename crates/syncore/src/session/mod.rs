@@ -11,10 +11,12 @@ use std::sync::Arc;
 
 mod agree;
 mod auth;
+mod basis;
 mod describe;
 mod differ;
 mod job;
 mod judge;
+mod large;
 mod listing;
 mod local;
 mod planner;

@@ -5,7 +5,7 @@
 //! anything is touched.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 
@@ -13,13 +13,13 @@ use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
 
 use crate::apply::{Committer, FileWriter};
-use crate::delta::{BlockSums, sum_blocks};
 use crate::monitor::Monitor;
 use crate::plan::{Change, Item, Plan};
 use crate::problem::Operation;
-use crate::scan::{OpenFile, Stability, View};
+use crate::scan::View;
 use crate::session::SessionError;
 use crate::session::auth::{PasswordLock, defect};
+use crate::session::basis::Basis;
 use crate::session::local::LocalSource;
 use crate::session::planner::is_delta_item;
 use crate::session::receive_lane::Lane;
@@ -72,6 +72,8 @@ pub(crate) struct Receiver<'a> {
     pub(super) copied_bytes: AtomicU64,
     credit: Credit,
     pub(super) retried: Mutex<HashSet<u32>>,
+    /// Bases that are described and wait for their content, by item.
+    pub(super) bases: Mutex<HashMap<u32, Basis>>,
 }
 
 #[derive(Default)]
@@ -147,6 +149,7 @@ impl<'a> Receiver<'a> {
             copied_bytes: AtomicU64::new(0),
             credit: Credit::default(),
             retried: Mutex::default(),
+            bases: Mutex::default(),
         }
     }
 
@@ -298,7 +301,11 @@ impl<'a> Receiver<'a> {
             if !self.credit.take() {
                 return Ok(());
             }
-            let sums = self.sum_basis(&item.path).unwrap_or_default();
+            let described = self.open_basis(&item.path).map_err(Into::into).and_then(Basis::describe);
+            let (sums, basis) = described.unwrap_or_default();
+            if let Ok(mut bases) = self.bases.lock() {
+                bases.extend(basis.map(|basis| (number, basis)));
+            }
             for (part, more) in sums.parts(SUMS_PER_MESSAGE) {
                 outgoing.send(CONTROL, Message::Basis(number, part, more))?;
             }
@@ -310,17 +317,6 @@ impl<'a> Receiver<'a> {
         let directory = self.view.root.hold_directory(&path.parent().unwrap_or_default())?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         openat(directory, path.name().unwrap_or_default(), flags, Mode::empty())
-    }
-
-    fn sum_basis(&self, path: &RelPath) -> std::io::Result<BlockSums> {
-        /// A shorter basis has nothing worth finding.
-        const BASIS_FROM_BYTES: u64 = 4096;
-        let fd = self.open_basis(path)?;
-        let before = Stability::of(fd.as_fd())?;
-        if before.size_bytes < BASIS_FROM_BYTES {
-            return Ok(BlockSums::default());
-        }
-        sum_blocks(&OpenFile(fd.as_fd()), before.size_bytes)
     }
 
     /// Counts bytes of content that were taken from the source.
@@ -336,6 +332,9 @@ impl<'a> Receiver<'a> {
     /// Counts an item as dealt with; the last one tells the sender that nothing more is needed.
     pub(super) fn settled(&self, number: u32, item: &Item, outgoing: &mut Outgoing) -> Result<(), WireError> {
         if is_delta_item(item, self.delta) {
+            if let Ok(mut bases) = self.bases.lock() {
+                bases.remove(&number);
+            }
             self.credit.give_back();
         }
         let Ok(mut done) = self.done.lock() else { return Ok(()) };

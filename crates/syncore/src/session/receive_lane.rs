@@ -6,8 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rayon::prelude::*;
+
 use crate::apply::{Directory, FileWriter, WriteError};
-use crate::delta::{BlockSums, RegionSignature};
+use crate::delta::{BlockSums, Region, RegionSums};
 use crate::plan::{Change, Item};
 use crate::problem::Operation;
 use crate::session::receive::Receiver;
@@ -15,10 +17,13 @@ use crate::tree::RelPath;
 use crate::wire::{CONTROL, Incoming, Message, MovedFile, Outgoing, SmallFile, WireError};
 
 /// How many regions one message may ask about.
-const REGIONS_LIMIT: usize = 1024;
+const REGIONS_LIMIT: usize = 256;
 
-/// Signatures in one message.
-const SIGNATURES_PER_MESSAGE: usize = 64;
+/// How many bytes they may have together.
+const REGIONS_LIMIT_BYTES: u64 = 32 << 20;
+
+/// Regions answered in one message.
+const SUMS_PER_MESSAGE: usize = 64;
 
 /// One content lane.
 pub(super) struct Lane<'a> {
@@ -60,7 +65,7 @@ impl<'a> Lane<'a> {
                 Message::Begin { item, size_bytes, mtime } => {
                     let mut planned = self.item(item)?;
                     (planned.entry.size_bytes, planned.entry.mtime) = (size_bytes, mtime);
-                    let writer = self.begin(&planned);
+                    let writer = self.begin(item, &planned);
                     self.current = Some(Current { number: item, item: planned, writer });
                 }
                 Message::Data(data) => {
@@ -179,16 +184,32 @@ impl<'a> Lane<'a> {
         self.outgoing.send(CONTROL, Message::Basis(number, BlockSums::default(), false))
     }
 
-    fn begin(&mut self, item: &Item) -> Result<FileWriter, WriteError> {
+    fn begin(&mut self, number: u32, item: &Item) -> Result<FileWriter, WriteError> {
         let directory = self.directory(&item.path)?;
-        if self.receiver.in_place
-            && let Some(file) = self.receiver.committer.open_in_place(item, &directory)
-        {
-            return Ok(FileWriter::in_place(file)?);
+        let receiver = self.receiver;
+        let mut basis = receiver.bases.lock().ok().and_then(|mut bases| bases.remove(&number));
+        if receiver.in_place {
+            let open = || receiver.committer.open_in_place(item, &directory);
+            match basis.take().map(|basis| basis.within(open)) {
+                Some(Ok((file, known, as_known))) => {
+                    return Ok(FileWriter::in_place(file)?.knowing(known, as_known));
+                }
+                Some(Err(other)) => basis = Some(other),
+                None => {
+                    if let Some(file) = open() {
+                        return Ok(FileWriter::in_place(file)?);
+                    }
+                }
+            }
+        }
+        let directories = &receiver.committer.directories;
+        if let Some(basis) = basis {
+            let (fd, known, as_known) = basis.beside();
+            return Ok(FileWriter::create(directories, &directory, Some(fd))?.knowing(known, as_known));
         }
         let updates = matches!(item.change, Change::Update(_));
-        let basis = if updates { self.receiver.open_basis(&item.path).ok() } else { None };
-        Ok(FileWriter::create(&self.receiver.committer.directories, &directory, basis)?)
+        let basis = if updates { receiver.open_basis(&item.path).ok() } else { None };
+        Ok(FileWriter::create(directories, &directory, basis)?)
     }
 
     /// Writes `length` more bytes of the current file; no more than was announced, so that a peer cannot fill the disk
@@ -212,22 +233,23 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    fn refine(&mut self, number: u32, regions: &[(u64, u32)]) -> Result<(), WireError> {
+    fn refine(&mut self, number: u32, regions: &[Region]) -> Result<(), WireError> {
         let Some(current) = self.current.as_ref().filter(|current| current.number == number) else {
             return Err(WireError::Protocol("a refinement without its file".to_owned()));
         };
-        if regions.len() > REGIONS_LIMIT {
+        let bytes: u64 = regions.iter().map(|region| u64::from(region.length)).sum();
+        if regions.len() > REGIONS_LIMIT || bytes > REGIONS_LIMIT_BYTES {
             return Err(WireError::Protocol("a refinement of too many regions".to_owned()));
         }
-        let signatures: Vec<RegionSignature> = regions
-            .iter()
-            .map(|(offset, length)| {
-                let region =
-                    current.writer.as_ref().ok().and_then(|writer| writer.region(*offset, *length).ok());
-                RegionSignature::of(&region.unwrap_or_default())
+        let writer = current.writer.as_ref().ok();
+        let sums: Vec<RegionSums> = regions
+            .par_iter()
+            .map(|region| {
+                let content = writer.and_then(|writer| writer.region(region.offset, region.length).ok());
+                RegionSums::of(region, content)
             })
             .collect();
-        let mut parts = signatures.chunks(SIGNATURES_PER_MESSAGE).peekable();
+        let mut parts = sums.chunks(SUMS_PER_MESSAGE).peekable();
         while let Some(part) = parts.next() {
             self.outgoing.send(self.number, Message::Refined(part.to_vec(), parts.peek().is_some()))?;
         }
@@ -241,6 +263,9 @@ impl<'a> Lane<'a> {
         let receiver = self.receiver;
         let auth = receiver.view.rules.decide(&item.path, false).auth_set;
         let result = writer.and_then(|writer| {
+            if writer.position() != item.entry.size_bytes {
+                return Err(WriteError::Mismatch);
+            }
             let (literal, copied) = (writer.literal_bytes, writer.copied_bytes);
             if auth {
                 receiver.auth_file(Some((item.clone(), writer, digest)));

@@ -1,54 +1,93 @@
 //! The sender's questions about single regions of a basis.
 //!
-//! Why: the second level of a delta needs fine signatures of just the regions that differ; asking a little ahead hides the
-//! round trip, asking too far ahead would fill both directions at once.
+//! Why: the second level of a delta needs fine sums of just the regions that differ; asking while the first level is
+//! still looking hides the round trip, asking too far ahead would fill both directions at once.
 
 use std::collections::VecDeque;
 
-use crate::delta::{RegionSignature, Segment};
+use crate::delta::{Region, RegionSums};
 use crate::session::send::Lane;
 use crate::wire::{Message, WireError};
 
-/// How many regions are refined by one message, and how many bytes they have together at most.
-const REFINE_REGIONS: usize = 256;
-const REFINE_BYTES: u64 = 16 << 20;
+/// How many regions are refined by one message, and how many bytes they have together at most. The answer is one frame.
+const REFINE_REGIONS: usize = 64;
+const REFINE_BYTES: u64 = 8 << 20;
 
-/// Asks for the signatures of a file's gaps, two messages ahead of their use.
+/// A question waits for company until so much of the source was looked at.
+const PATIENCE_BYTES: u64 = 32 << 20;
+
+/// How many messages are unanswered at most; fewer than the frames that a lane may hold.
+const AHEAD: usize = 4;
+
+/// Asks for the sums of a file's gaps, some messages ahead of their use.
 pub(super) struct Refinements {
     number: u32,
-    batches: VecDeque<Vec<(u64, u32)>>,
+    batch: Vec<Region>,
+    batch_bytes: u64,
+    looked_bytes: u64,
     outstanding: VecDeque<usize>,
-    ready: VecDeque<RegionSignature>,
+    ready: VecDeque<RegionSums>,
 }
 
 impl Refinements {
-    pub(super) fn new(number: u32, segments: &[Segment]) -> Self {
-        let mut batches: VecDeque<Vec<(u64, u32)>> = VecDeque::new();
-        let mut bytes = 0;
-        for segment in segments {
-            let Segment::Gap { region: Some(region), .. } = segment else { continue };
-            match batches.back_mut() {
-                Some(batch) if batch.len() < REFINE_REGIONS && bytes < REFINE_BYTES => batch.push(*region),
-                _ => {
-                    batches.push_back(vec![*region]);
-                    bytes = 0;
-                }
-            }
-            bytes += u64::from(region.1);
+    pub(super) fn new(number: u32) -> Self {
+        Self {
+            number,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            looked_bytes: 0,
+            outstanding: VecDeque::new(),
+            ready: VecDeque::new(),
         }
-        Self { number, batches, outstanding: VecDeque::new(), ready: VecDeque::new() }
     }
 
-    pub(super) fn next(&mut self, lane: &mut Lane<'_>) -> Result<RegionSignature, WireError> {
-        while self.outstanding.len() < 2 {
-            let Some(batch) = self.batches.pop_front() else { break };
-            self.outstanding.push_back(batch.len());
-            lane.send(Message::Refine(self.number, batch))?;
+    /// Will ask about one region more.
+    pub(super) fn ask(&mut self, region: Region, lane: &mut Lane<'_>) -> Result<(), WireError> {
+        let bytes = u64::from(region.length);
+        if self.batch.len() >= REFINE_REGIONS || self.batch_bytes + bytes > REFINE_BYTES {
+            self.flush(lane)?;
+        }
+        self.batch.push(region);
+        self.batch_bytes += bytes;
+        Ok(())
+    }
+
+    /// So much more of the source has been looked at.
+    pub(super) fn looked(&mut self, bytes: u64, lane: &mut Lane<'_>) -> Result<(), WireError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        self.looked_bytes = self.looked_bytes.saturating_add(bytes);
+        if self.looked_bytes >= PATIENCE_BYTES { self.flush(lane) } else { Ok(()) }
+    }
+
+    fn flush(&mut self, lane: &mut Lane<'_>) -> Result<(), WireError> {
+        (self.batch_bytes, self.looked_bytes) = (0, 0);
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        while self.outstanding.len() >= AHEAD {
+            self.receive(lane)?;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.outstanding.push_back(batch.len());
+        lane.send(Message::Refine(self.number, batch))
+    }
+
+    /// Whether an answer is there, or is to be waited for before more is asked.
+    pub(super) fn is_due(&self) -> bool {
+        !self.ready.is_empty() || self.outstanding.len() >= AHEAD
+    }
+
+    /// The next answer.
+    pub(super) fn next(&mut self, lane: &mut Lane<'_>) -> Result<RegionSums, WireError> {
+        if self.ready.is_empty() && self.outstanding.is_empty() {
+            self.flush(lane)?;
         }
         if self.ready.is_empty() {
             self.receive(lane)?;
         }
-        self.ready.pop_front().ok_or_else(|| WireError::Protocol("too few signatures".to_owned()))
+        self.ready.pop_front().ok_or_else(|| WireError::Protocol("too few regions are answered".to_owned()))
     }
 
     fn receive(&mut self, lane: &mut Lane<'_>) -> Result<(), WireError> {
@@ -56,21 +95,24 @@ impl Refinements {
         let mut received = 0;
         loop {
             match lane.incoming.receive(lane.transfer.monitor)? {
-                Message::Refined(signatures, more) => {
-                    received += signatures.len();
-                    self.ready.extend(signatures);
+                Message::Refined(sums, more) => {
+                    received += sums.len();
+                    self.ready.extend(sums);
                     if received > expected || (!more && received < expected) {
-                        return Err(WireError::Protocol("the number of signatures is wrong".to_owned()));
+                        return Err(WireError::Protocol(
+                            "the number of regions answered is wrong".to_owned(),
+                        ));
                     }
                     if !more {
                         return Ok(());
                     }
                 }
-                _ => return Err(WireError::Protocol("no signatures".to_owned())),
+                _ => return Err(WireError::Protocol("no answer about regions".to_owned())),
             }
         }
     }
 
+    /// Takes what was asked for and still comes, so that the lane is clear for the next file.
     pub(super) fn drain(&mut self, lane: &mut Lane<'_>) -> Result<(), WireError> {
         while !self.outstanding.is_empty() {
             self.receive(lane)?;

@@ -9,18 +9,16 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::apply::Problems;
-use crate::delta::{BlockSums, ContentHasher, Extent, RegionSignature, Segment, find_unchanged};
+use crate::delta::{BlockSums, ContentHasher};
 use crate::monitor::Monitor;
 use crate::plan::{Item, Plan};
 use crate::problem::Operation;
-use crate::scan::{OpenFile, READ_ATTEMPTS, Stability, View, digest_open, extents, open_file, read_full};
+use crate::scan::{READ_ATTEMPTS, Stability, View, digest_open, open_file, read_full};
 use crate::session::auth::PasswordLock;
 use crate::session::local::is_copied;
 use crate::session::planner::is_delta_item;
 use crate::session::queue::{Job, Queue};
 use crate::session::receive::note_failure;
-use crate::session::refine::Refinements;
-use crate::session::stable::stayed;
 use crate::session::{SessionError, unexpected};
 use crate::tree::RelPath;
 use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, MovedFile, Outgoing, SmallFile, WireError};
@@ -35,7 +33,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_FILES: usize = 256;
 
 /// Bytes of one [`Message::Data`].
-const DATA_BYTES: usize = 256 * 1024;
+pub(super) const DATA_BYTES: usize = 256 * 1024;
 
 /// What all lanes share.
 pub(crate) struct Transfer<'a> {
@@ -173,13 +171,6 @@ pub(super) struct Lane<'a> {
     parent: Option<(RelPath, OwnedFd)>,
 }
 
-/// How reading a file ended.
-enum Outcome {
-    Sent,
-    /// It changed while it was read.
-    Moved,
-}
-
 impl Lane<'_> {
     fn work(mut self, queue: &Queue) -> Result<(), WireError> {
         while let Some(job) = queue.pop() {
@@ -201,7 +192,7 @@ impl Lane<'_> {
         self.outgoing.send(self.number, message)
     }
 
-    fn open(&mut self, path: &RelPath) -> rustix::io::Result<OwnedFd> {
+    pub(super) fn open(&mut self, path: &RelPath) -> rustix::io::Result<OwnedFd> {
         let parent = path.parent().unwrap_or_default();
         let directory = match self.parent.take() {
             Some((held, fd)) if held == parent => fd,
@@ -214,7 +205,12 @@ impl Lane<'_> {
         file
     }
 
-    fn abandon(&mut self, number: u32, item: &Item, reason: impl std::fmt::Display) -> Result<(), WireError> {
+    pub(super) fn abandon(
+        &mut self,
+        number: u32,
+        item: &Item,
+        reason: impl std::fmt::Display,
+    ) -> Result<(), WireError> {
         self.transfer.problems.note(&item.path, Operation::Read, reason);
         self.send(Message::Abandon(number))
     }
@@ -284,191 +280,6 @@ impl Lane<'_> {
         Ok(None)
     }
 
-    fn large(&mut self, number: u32, item: &Item, sums: &BlockSums) -> Result<(), WireError> {
-        let mut sums = sums;
-        let whole = BlockSums::default();
-        for _ in 0..READ_ATTEMPTS {
-            let read = self.open(&item.path).map_err(std::io::Error::from).and_then(|fd| {
-                let before = Stability::of(fd.as_fd())?;
-                let extents = extents(fd.as_fd(), before.size_bytes)?;
-                Ok((fd, before, extents))
-            });
-            let outcome = match read {
-                Ok((fd, before, extents)) => self.large_once(number, &fd, before, &extents, sums)?,
-                Err(error) => Err(error),
-            };
-            match outcome {
-                Ok(Outcome::Sent) => {
-                    self.transfer.monitor.changed(&item.path, &item.change);
-                    return Ok(());
-                }
-                Ok(Outcome::Moved) => sums = &whole,
-                Err(error) => return self.abandon(number, item, error),
-            }
-        }
-        self.abandon(number, item, "it changed each time while it was read; the standby keeps what it has")
-    }
-
-    /// Sends one file; the inner result is the file's, the outer one the connection's.
-    fn large_once(
-        &mut self,
-        number: u32,
-        fd: &OwnedFd,
-        before: Stability,
-        extents: &[Extent],
-        sums: &BlockSums,
-    ) -> Result<std::io::Result<Outcome>, WireError> {
-        let source = OpenFile(fd.as_fd());
-        self.send(Message::Begin { item: number, size_bytes: before.size_bytes, mtime: before.mtime })?;
-        let digest = if sums.length == 0 {
-            self.send_whole(source, extents, before.size_bytes)?
-        } else {
-            match find_unchanged(&source, extents, before.size_bytes, sums) {
-                Ok((mut segments, digest)) => {
-                    if self.transfer.in_place {
-                        keep_ahead(&mut segments);
-                    }
-                    self.send_segments(number, source, &segments, sums)?.map(|()| digest)
-                }
-                Err(error) => Err(error),
-            }
-        };
-        let digest = match digest {
-            Ok(digest) => digest,
-            // It became shorter under our hands.
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(Ok(Outcome::Moved)),
-            Err(error) => return Ok(Err(error)),
-        };
-        match stayed(fd, &before, &digest) {
-            Ok(true) => {
-                self.send(Message::End(digest))?;
-                Ok(Ok(Outcome::Sent))
-            }
-            Ok(false) => Ok(Ok(Outcome::Moved)),
-            Err(error) => Ok(Err(error)),
-        }
-    }
-
-    fn send_whole(
-        &mut self,
-        source: OpenFile<'_>,
-        extents: &[Extent],
-        length: u64,
-    ) -> Result<std::io::Result<[u8; 32]>, WireError> {
-        let mut hasher = ContentHasher::default();
-        let mut position = 0;
-        for extent in extents {
-            if extent.offset > position {
-                hasher.hole(extent.offset - position);
-                self.send(Message::Hole(extent.offset - position))?;
-            }
-            if let Err(error) =
-                self.send_data(source, extent.offset, extent.length, &mut |data| hasher.data(data))?
-            {
-                return Ok(Err(error));
-            }
-            position = extent.offset + extent.length;
-        }
-        if position < length {
-            hasher.hole(length - position);
-            self.send(Message::Hole(length - position))?;
-        }
-        Ok(Ok(hasher.finish()))
-    }
-
-    fn send_data(
-        &mut self,
-        source: OpenFile<'_>,
-        offset: u64,
-        length: u64,
-        each: &mut dyn FnMut(&[u8]),
-    ) -> Result<std::io::Result<()>, WireError> {
-        let (mut position, end) = (offset, offset + length);
-        while position < end {
-            let want = usize::try_from(end - position).unwrap_or(usize::MAX).min(DATA_BYTES);
-            let mut data = vec![0; want];
-            match read_full(source.0, &mut data, position) {
-                Ok(read) if read == want => {}
-                Ok(_) => return Ok(Err(std::io::ErrorKind::UnexpectedEof.into())),
-                Err(error) => return Ok(Err(error.into())),
-            }
-            each(&data);
-            self.transfer.monitor.transferred(want as u64);
-            self.send(Message::Data(data))?;
-            position += want as u64;
-        }
-        Ok(Ok(()))
-    }
-
-    /// Sends the segments in order, with the regions of several gaps refined ahead of them.
-    fn send_segments(
-        &mut self,
-        number: u32,
-        source: OpenFile<'_>,
-        segments: &[Segment],
-        sums: &BlockSums,
-    ) -> Result<std::io::Result<()>, WireError> {
-        let mut ahead = Refinements::new(number, if sums.fine.is_some() { &[] } else { segments });
-        for segment in segments {
-            let sent = match *segment {
-                Segment::Copy { basis, length, .. } => {
-                    self.transfer.monitor.transferred(length);
-                    self.send(Message::Copy(basis, length))?;
-                    Ok(())
-                }
-                Segment::Hole { length } => {
-                    self.send(Message::Hole(length))?;
-                    Ok(())
-                }
-                Segment::Gap { offset, length, region: None } => {
-                    self.send_data(source, offset, length, &mut |_| ())?
-                }
-                Segment::Gap { offset, length, region: Some(region) } => {
-                    let (region, signature) = match &sums.fine {
-                        // It covers the whole of a short basis.
-                        Some(_) if self.transfer.in_place => (region, RegionSignature::of(&[])),
-                        Some(fine) => ((0, u32::try_from(sums.length).unwrap_or(u32::MAX)), fine.clone()),
-                        None => (region, ahead.next(self)?),
-                    };
-                    self.send_patch(source, offset, length, region, &signature)?
-                }
-            };
-            if sent.is_err() {
-                // What was asked for still comes; it is taken, so that the lane is clear for the next file.
-                ahead.drain(self)?;
-                return Ok(sent);
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    fn send_patch(
-        &mut self,
-        source: OpenFile<'_>,
-        offset: u64,
-        length: u64,
-        region: (u64, u32),
-        signature: &RegionSignature,
-    ) -> Result<std::io::Result<()>, WireError> {
-        let mut data = vec![0; usize::try_from(length).unwrap_or(0)];
-        match read_full(source.0, &mut data, offset) {
-            Ok(read) if read == data.len() => {}
-            Ok(_) => return Ok(Err(std::io::ErrorKind::UnexpectedEof.into())),
-            Err(error) => return Ok(Err(error.into())),
-        }
-        let delta = signature.diff(&data).map_err(|e| WireError::Protocol(e.to_string()))?;
-        match delta {
-            // A frame must hold it; what is that long has little in common with the region anyway.
-            Some(delta) if delta.len() <= 2 * DATA_BYTES => {
-                self.transfer.monitor.transferred(length);
-                let made = u32::try_from(length).unwrap_or(u32::MAX);
-                self.send(Message::Patch(region.0, region.1, made, delta))?;
-                Ok(Ok(()))
-            }
-            _ => self.send_data(source, offset, length, &mut |_| ()),
-        }
-    }
-
     /// Reads the auth set under the password lock, and sends it when the lock is free again: production's users do not
     /// wait for the network. The receiver holds the files back until all are there.
     fn auth_set(&mut self, files: &[(u32, Item)]) -> Result<(), WireError> {
@@ -485,10 +296,10 @@ impl Lane<'_> {
         };
         for ((number, item), (before, content)) in files.iter().zip(contents) {
             let mut hasher = ContentHasher::default();
-            hasher.data(&content);
             self.send(Message::Begin { item: *number, size_bytes: before.size_bytes, mtime: before.mtime })?;
             for data in content.chunks(DATA_BYTES) {
                 self.transfer.monitor.transferred(data.len() as u64);
+                hasher.data(data);
                 self.send(Message::Data(data.to_vec()))?;
             }
             self.send(Message::End(hasher.finish()))?;
@@ -513,21 +324,6 @@ impl Lane<'_> {
             return Err(format!("{} changed while the password lock was held", item.path));
         }
         Ok((before, content))
-    }
-}
-
-/// Turns copies from before their own place into gaps: in place, that part of the basis is gone by then.
-fn keep_ahead(segments: &mut [Segment]) {
-    for segment in segments {
-        match *segment {
-            Segment::Copy { offset, basis, length } if basis < offset => {
-                *segment = Segment::Gap { offset, length, region: None };
-            }
-            Segment::Gap { offset, length, region: Some((basis, _)) } if basis < offset => {
-                *segment = Segment::Gap { offset, length, region: None };
-            }
-            _ => {}
-        }
     }
 }
 

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::WireError;
-use crate::delta::{BlockSums, RegionSignature};
+use crate::delta::{BlockSums, Region, RegionSums};
 use crate::plan::{Line, Listed, PlanId};
 use crate::problem::Problem;
 use crate::rules::Rule;
@@ -188,7 +188,7 @@ pub enum Message {
         /// Its modification time then.
         mtime: Timestamp,
     },
-    /// Literal bytes of the file.
+    /// Literal bytes of the file: one piece of its digest.
     Data(#[serde(with = "serde_bytes")] Vec<u8>),
     /// A hole of that many bytes.
     Hole(u64),
@@ -203,10 +203,10 @@ pub enum Message {
     /// Receiver to sender: block sums of an item's basis; true when more follow. An empty basis asks for the whole
     /// file, also a second time when what was built did not come out right.
     Basis(u32, BlockSums, bool),
-    /// Sender to receiver: fine signatures of these regions of the basis, please (on the file's lane).
-    Refine(u32, Vec<(u64, u32)>),
+    /// Sender to receiver: fine sums of these regions of the basis, please (on the file's lane).
+    Refine(u32, Vec<Region>),
     /// Receiver to sender: one answer to [`Message::Refine`], in order; true when more follow.
-    Refined(Vec<RegionSignature>, bool),
+    Refined(Vec<RegionSums>, bool),
     /// Receiver to sender: no item waits for content any more.
     Settled,
     /// Sender to receiver: this lane has no more content.
