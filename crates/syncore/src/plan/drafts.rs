@@ -15,9 +15,12 @@ pub type Doomed = (Kind, Option<(u64, Timestamp)>);
 /// A shorter file costs no more to send than to look for.
 const MOVE_FROM_BYTES: u64 = 256;
 
-/// Files of the same length at least this long are taken for the same file even when name and time differ; that is
-/// found out before anything is made of it.
+/// Files of the same length at least this long are taken for the same file even when name and time differ, unless it is
+/// a multiple of [`ALLOTTED_BYTES`]; whether they are is found out before anything is made of it.
 const ALIKE_FROM_BYTES: u64 = 64 * 1024;
+
+/// What is made of whole pages, logs of a database say, has the same length in many files.
+const ALLOTTED_BYTES: u64 = 4096;
 
 /// A change in one piece of memory: path, change and entry, encoded.
 #[derive(Debug)]
@@ -199,7 +202,9 @@ impl<'a> Moves<'a> {
         let ranked = candidates.iter().take(LOOKED_AT).map(rank).enumerate();
         // Of equals the first: both lists are in path order.
         let (index, rank) = ranked.rev().max_by_key(|(_, rank)| *rank)?;
-        if rank == (false, false) && item.entry.size_bytes < ALIKE_FROM_BYTES {
+        let length = item.entry.size_bytes;
+        let by_chance = length < ALIKE_FROM_BYTES || length.is_multiple_of(ALLOTTED_BYTES);
+        if rank == (false, false) && by_chance {
             return None;
         }
         candidates.remove(index).map(|(path, _)| path.clone())
@@ -256,6 +261,8 @@ mod tests {
         let found = moved(&[("b", 500, 1), ("c", 600, 1)], &[("a", 600, 2), ("d", 501, 1)]);
         assert_eq!(found, shown(&[("/b", None), ("/c", None)]));
         let found = moved(&[("b", 1 << 20, 1)], &[("a", 1 << 20, 2)]);
+        assert_eq!(found, shown(&[("/b", None)]));
+        let found = moved(&[("b", 1_000_001, 1)], &[("a", 1_000_001, 2)]);
         assert_eq!(found, shown(&[("/b", Some("/a"))]));
     }
 

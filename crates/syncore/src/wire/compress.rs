@@ -1,11 +1,13 @@
 //! One zstd stream for all content of a direction.
 //!
-//! Why: the files of a system repeat each other, and a stream that remembers what it saw, over [`WINDOW_LOG`], halves
-//! what compressing them one by one would leave; long-distance matching finds repetitions at the speed of level 1
-//! (zstd manual, `ZSTD_c_enableLongDistanceMatching`). What can go wrong: a peer that sends a little that becomes
-//! much; what one frame may become is limited, and so is the window that is set aside.
+//! Why: the files of a system repeat each other, and a stream that remembers what it saw, over [`WINDOW_LOG`], leaves a
+//! quarter less than compressing frame by frame; long-distance matching finds repetitions at the speed of level 1
+//! (zstd manual, `ZSTD_c_enableLongDistanceMatching`). Where the link is what everything waits for, the level rises.
+//! What can go wrong: a peer that sends a little that becomes much; what one frame may become is limited, and so is the
+//! window that is set aside.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use zstd::stream::raw::{CParameter, DParameter, Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
@@ -15,33 +17,97 @@ const WINDOW_LOG: u32 = 25;
 /// Bytes of output asked for at once.
 const STEP_BYTES: usize = 128 * 1024;
 
+/// The level that is used until something speaks for another.
+const FAST_LEVEL: i32 = 1;
+
+/// The level for a link that is slower than this level compresses.
+const SLOW_LINK_LEVEL: i32 = 6;
+
+/// How much is compressed before the link is judged: no pipe and no socket holds so much.
+const JUDGED_BYTES: u64 = 16 << 20;
+
+/// How many times as long as compressing the writing has to take for the link to be called slow: the higher level costs
+/// some six times as much as the lower.
+const SLOW_LINK: u32 = 8;
+
 /// Compresses the payloads of a direction's content, in the order in which they are sent.
-pub(super) struct StreamEncoder(Encoder<'static>);
+pub(super) struct StreamEncoder {
+    encoder: Encoder<'static>,
+    /// None once the level stands.
+    trial: Option<Trial>,
+}
+
+/// What is known of the link so far.
+#[derive(Default)]
+struct Trial {
+    plain_bytes: u64,
+    compressing: Duration,
+    writing: Duration,
+}
 
 impl StreamEncoder {
-    pub(super) fn new(level: i32) -> io::Result<Self> {
-        let mut encoder = Encoder::new(level)?;
-        encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
-        encoder.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
-        Ok(Self(encoder))
+    /// An encoder of that level, or of one that suits the link.
+    pub(super) fn new(level: Option<i32>) -> io::Result<Self> {
+        let encoder = encoder(level.unwrap_or(FAST_LEVEL))?;
+        Ok(Self { encoder, trial: level.is_none().then(Trial::default) })
     }
 
     /// Appends to `into` what `plain` becomes, all of it.
     pub(super) fn compress(&mut self, plain: &[u8], into: &mut Vec<u8>) -> io::Result<()> {
+        let started = Instant::now();
+        if self.trial.as_ref().is_some_and(Trial::is_over) {
+            let slow = self.trial.take().is_some_and(|trial| trial.writing > trial.compressing * SLOW_LINK);
+            if slow {
+                // What is remembered is lost once; the decoder goes from one zstd frame to the next by itself.
+                drain(into, |output| self.encoder.finish(output, true))?;
+                self.encoder = encoder(SLOW_LINK_LEVEL)?;
+            }
+        }
         let mut input = InBuffer::around(plain);
-        loop {
+        while input.pos() < plain.len() {
             let start = into.len();
             into.reserve(STEP_BYTES);
-            let mut output = OutBuffer::around_pos(into, start);
-            let left = if input.pos() < plain.len() {
-                self.0.run(&mut input, &mut output)?;
-                1
-            } else {
-                self.0.flush(&mut output)?
-            };
-            if left == 0 {
-                return Ok(());
-            }
+            self.encoder.run(&mut input, &mut OutBuffer::around_pos(into, start))?;
+        }
+        drain(into, |output| self.encoder.flush(output))?;
+        if let Some(trial) = &mut self.trial {
+            trial.plain_bytes += plain.len() as u64;
+            trial.compressing += started.elapsed();
+        }
+        Ok(())
+    }
+
+    /// Hears how long it took to write what was compressed.
+    pub(super) fn written(&mut self, elapsed: Duration) {
+        if let Some(trial) = &mut self.trial {
+            trial.writing += elapsed;
+        }
+    }
+}
+
+impl Trial {
+    fn is_over(&self) -> bool {
+        self.plain_bytes >= JUDGED_BYTES
+    }
+}
+
+fn encoder(level: i32) -> io::Result<Encoder<'static>> {
+    let mut encoder = Encoder::new(level)?;
+    encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
+    encoder.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
+    Ok(encoder)
+}
+
+/// Repeats `step`, which says how much is left, until nothing is.
+fn drain(
+    into: &mut Vec<u8>,
+    mut step: impl FnMut(&mut OutBuffer<'_, Vec<u8>>) -> io::Result<usize>,
+) -> io::Result<()> {
+    loop {
+        let start = into.len();
+        into.reserve(STEP_BYTES);
+        if step(&mut OutBuffer::around_pos(into, start))? == 0 {
+            return Ok(());
         }
     }
 }
@@ -93,7 +159,8 @@ mod tests {
 
     #[test]
     fn what_was_sent_long_ago_costs_next_to_nothing() {
-        let (mut encoder, mut decoder) = (StreamEncoder::new(1).unwrap(), StreamDecoder::new().unwrap());
+        let (mut encoder, mut decoder) =
+            (StreamEncoder::new(Some(1)).unwrap(), StreamDecoder::new().unwrap());
         let mut sizes = Vec::new();
         // The first again after sixteen mebibytes of others.
         let order = (0..64).chain([0]);
@@ -109,7 +176,8 @@ mod tests {
 
     #[test]
     fn every_length_comes_back() {
-        let (mut encoder, mut decoder) = (StreamEncoder::new(1).unwrap(), StreamDecoder::new().unwrap());
+        let (mut encoder, mut decoder) =
+            (StreamEncoder::new(Some(1)).unwrap(), StreamDecoder::new().unwrap());
         for length in [0, 1, 200, 131_071, 131_072, 131_073, 1 << 20] {
             for plain in [vec![7; length], noise(length, 3)] {
                 let mut packed = Vec::new();
@@ -119,9 +187,47 @@ mod tests {
         }
     }
 
+    /// Something like text: words from a list, the first ones most often, and never the same text twice.
+    fn text(length: usize, seed: u64) -> Vec<u8> {
+        let words: Vec<Vec<u8>> = (0..4000)
+            .map(|n| noise(3 + n % 7, n as u64 + 1).iter().map(|b| b'a' + b % 26).collect())
+            .collect();
+        let mut bytes = Vec::with_capacity(length + 16);
+        for pair in noise(length, seed).chunks(2) {
+            let (a, b) = (usize::from(pair[0]), usize::from(*pair.last().unwrap()));
+            bytes.extend_from_slice(&words[a * b % words.len()]);
+            bytes.push(b' ');
+            if bytes.len() >= length {
+                break;
+            }
+        }
+        bytes.truncate(length);
+        bytes
+    }
+
+    #[test]
+    fn a_slow_link_is_worth_more_work_and_a_fast_one_is_not() {
+        let last_bytes = |slow: bool| {
+            let mut encoder = StreamEncoder::new(None).unwrap();
+            let mut decoder = StreamDecoder::new().unwrap();
+            let mut last = 0;
+            for number in 0..72 {
+                let plain = text(256 << 10, number + 1);
+                let mut packed = Vec::new();
+                encoder.compress(&plain, &mut packed).unwrap();
+                encoder.written(Duration::from_secs(if slow { 10 } else { 0 }));
+                assert!(decoder.decompress(&packed, 1 << 20).unwrap() == plain);
+                last = packed.len();
+            }
+            last
+        };
+        let (slow, fast) = (last_bytes(true), last_bytes(false));
+        assert!(slow * 10 < fast * 9, "{slow} {fast}");
+    }
+
     #[test]
     fn a_little_that_becomes_much_is_turned_away() {
-        let mut encoder = StreamEncoder::new(1).unwrap();
+        let mut encoder = StreamEncoder::new(Some(1)).unwrap();
         let mut packed = Vec::new();
         encoder.compress(&vec![0; 64 << 20], &mut packed).unwrap();
         assert!(packed.len() < 1 << 20);

@@ -56,7 +56,7 @@ const COMPRESSED: u8 = 1;
 const STREAMED: u8 = 2;
 
 /// How many content frames are sent as they are after one that did not shrink.
-const SKIP_FRAMES: u32 = 3;
+const SKIP_FRAMES: u32 = 1;
 
 /// What crossed the stream, in bytes.
 #[derive(Debug, Default)]
@@ -96,22 +96,32 @@ struct StreamWriter {
 }
 
 impl StreamWriter {
-    /// Writes a frame, whose header is made here; `level` asks for its payload to be part of the compressed content.
-    fn write(&self, frame: &mut [u8], lane: u8, flags: u8, level: Option<i32>) -> Result<(), WireError> {
+    /// Writes a frame, whose header is made here; `streamed` asks for its payload to be part of the
+    /// compressed content.
+    fn write(
+        &self,
+        frame: &mut [u8],
+        lane: u8,
+        flags: u8,
+        streamed: Option<Compression>,
+    ) -> Result<(), WireError> {
         let mut writer = self.writer.lock().map_err(|_| WireError::Lost("a thread failed".to_owned()))?;
         let Written { stream, encoder, packed, skip } = &mut *writer;
         let open = stream.as_mut().ok_or_else(|| self.state.reason("it is closed"))?;
         let started = Instant::now();
-        let bytes = match level {
-            Some(level) if *skip == 0 => {
+        let mut compressed = false;
+        let bytes = match streamed {
+            Some(compression) if *skip == 0 => {
                 let lost = |e: std::io::Error| WireError::Protocol(e.to_string());
-                let encoder = match encoder {
-                    Some(encoder) => encoder,
-                    none => none.insert(StreamEncoder::new(level).map_err(lost)?),
-                };
+                if encoder.is_none() {
+                    *encoder = Some(StreamEncoder::new(compression.fixed_level()).map_err(lost)?);
+                }
+                compressed = true;
                 packed.clear();
                 packed.resize(HEADER_BYTES, 0);
-                encoder.compress(&frame[HEADER_BYTES..], packed).map_err(lost)?;
+                if let Some(encoder) = encoder {
+                    encoder.compress(&frame[HEADER_BYTES..], packed).map_err(lost)?;
+                }
                 if packed.len() + frame.len() / 16 > frame.len() {
                     *skip = SKIP_FRAMES;
                 }
@@ -119,12 +129,17 @@ impl StreamWriter {
                 &packed[..]
             }
             _ => {
-                *skip = skip.saturating_sub(u32::from(level.is_some()));
+                *skip = skip.saturating_sub(u32::from(streamed.is_some()));
                 put_header(frame, lane, flags);
                 &*frame
             }
         };
-        if let Err(error) = self.write_pieces(open, bytes) {
+        let writing = Instant::now();
+        let written = self.write_pieces(open, bytes);
+        if let Some(encoder) = encoder.as_mut().filter(|_| compressed) {
+            encoder.written(writing.elapsed());
+        }
+        if let Err(error) = written {
             // Half a frame may be out; whatever followed it would be nonsense to the peer.
             *stream = None;
             return Err(self.state.reason(&error.to_string()));
@@ -208,18 +223,15 @@ impl Outgoing {
         }
         /// Payloads below this many bytes are not worth a try.
         const WORTH_BYTES: usize = 200;
-        let level = match self.compression {
-            Compression::Off => None,
-            Compression::Auto => Some(1),
-            Compression::Level(level) => Some(level),
-        };
-        let level = level.filter(|_| frame.len() - HEADER_BYTES >= WORTH_BYTES);
-        let result = match level {
-            Some(level) if lane == CONTROL => {
-                let flags = self.compress(&mut frame, level)?;
+        let compression = Some(self.compression).filter(|compression| {
+            *compression != Compression::Off && frame.len() - HEADER_BYTES >= WORTH_BYTES
+        });
+        let result = match compression {
+            Some(compression) if lane == CONTROL => {
+                let flags = self.compress(&mut frame, compression.fixed_level().unwrap_or(1))?;
                 writer.write(&mut frame, lane, flags, None)
             }
-            level => writer.write(&mut frame, lane, 0, level),
+            compression => writer.write(&mut frame, lane, 0, compression),
         };
         self.encoded = frame;
         result

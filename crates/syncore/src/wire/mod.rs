@@ -23,12 +23,22 @@ use thiserror::Error;
 /// How frames are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// zstd, and off where it slows the run.
+    /// zstd at a level that suits the link.
     Auto,
     /// Never.
     Off,
     /// zstd at this level, 1 to 19.
     Level(i32),
+}
+
+impl Compression {
+    /// The level that was asked for.
+    const fn fixed_level(self) -> Option<i32> {
+        match self {
+            Self::Auto | Self::Off => None,
+            Self::Level(level) => Some(level),
+        }
+    }
 }
 
 /// Why a connection is of no more use.
