@@ -253,15 +253,16 @@ fn complain(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// The line of a change, as rsync prints it: what is done, the path, and where a link leads.
+/// The line of a change, as rsync prints it: what is done, the path, and where a link leads or a file comes from.
 fn itemized(item: &Item) -> String {
     let line = format!("{} {}", item.itemize(), item.path);
-    match &item.link_to {
-        Some(leader) => format!("{line} => {leader}"),
-        None if item.entry.kind == Kind::Symlink && !matches!(item.change, Change::Delete(_)) => {
+    match (&item.link_to, &item.moved_from) {
+        (Some(leader), _) => format!("{line} => {leader}"),
+        (None, Some(from)) => format!("{line} <= {from}"),
+        (None, None) if item.entry.kind == Kind::Symlink && !matches!(item.change, Change::Delete(_)) => {
             format!("{line} -> {}", escape(&item.entry.target))
         }
-        None => line,
+        (None, None) => line,
     }
 }
 
@@ -296,5 +297,7 @@ mod tests {
         assert_eq!(itemized(&item), "cL+++++++++ /a\\x1b[2J -> ../\\xff");
         item.link_to = RelPath::new("b").ok();
         assert_eq!(itemized(&item), "hL+++++++++ /a\\x1b[2J => /b");
+        item = Item { entry: Entry::new(Kind::File), moved_from: item.link_to.take(), ..item };
+        assert_eq!(itemized(&item), "cf+++++++++ /a\\x1b[2J <= /b");
     }
 }

@@ -39,6 +39,9 @@ pub(super) fn change(item: &Item) -> Value {
     if let Some(leader) = &item.link_to {
         add_path(&mut event, "link_to", leader);
     }
+    if let Some(from) = &item.moved_from {
+        add_path(&mut event, "moved_from", from);
+    }
     event
 }
 

@@ -68,6 +68,7 @@ impl Item {
         match self.change {
             Change::Delete(_) => "*deleting  ".to_owned(),
             _ if self.link_to.is_some() => format!("h{kind}+++++++++"),
+            _ if self.moved_from.is_some() => format!("c{kind}+++++++++"),
             Change::Create | Change::Replace(_) => {
                 let verb = if kind == 'f' { '>' } else { 'c' };
                 format!("{verb}{kind}+++++++++")
