@@ -14,18 +14,25 @@ const REFINE_REGIONS: usize = 64;
 const REFINE_BYTES: u64 = 8 << 20;
 
 /// A question waits for company until so much of the source was looked at.
-const PATIENCE_BYTES: u64 = 32 << 20;
+const COMPANY_BYTES: u64 = 8 << 20;
+
+/// An answer is waited for when so much of the source was looked at since it was asked for: it should be there, and the
+/// receiver is not to be idle.
+const DUE_BYTES: u64 = 32 << 20;
 
 /// How many messages are unanswered at most; fewer than the frames that a lane may hold.
-const AHEAD: usize = 4;
+const AHEAD: usize = 6;
 
 /// Asks for the sums of a file's gaps, some messages ahead of their use.
 pub(super) struct Refinements {
     number: u32,
     batch: Vec<Region>,
     batch_bytes: u64,
+    /// How much of the source was looked at, and at which point the batch begins.
     looked_bytes: u64,
-    outstanding: VecDeque<usize>,
+    batch_from: u64,
+    /// How many regions each message asks about, and from when on its answer is due.
+    outstanding: VecDeque<(usize, u64)>,
     ready: VecDeque<RegionSums>,
 }
 
@@ -36,6 +43,7 @@ impl Refinements {
             batch: Vec::new(),
             batch_bytes: 0,
             looked_bytes: 0,
+            batch_from: 0,
             outstanding: VecDeque::new(),
             ready: VecDeque::new(),
         }
@@ -47,6 +55,9 @@ impl Refinements {
         if self.batch.len() >= REFINE_REGIONS || self.batch_bytes + bytes > REFINE_BYTES {
             self.flush(lane)?;
         }
+        if self.batch.is_empty() {
+            self.batch_from = self.looked_bytes;
+        }
         self.batch.push(region);
         self.batch_bytes += bytes;
         Ok(())
@@ -54,29 +65,27 @@ impl Refinements {
 
     /// So much more of the source has been looked at.
     pub(super) fn looked(&mut self, bytes: u64, lane: &mut Lane<'_>) -> Result<(), WireError> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
         self.looked_bytes = self.looked_bytes.saturating_add(bytes);
-        if self.looked_bytes >= PATIENCE_BYTES { self.flush(lane) } else { Ok(()) }
+        if self.looked_bytes - self.batch_from >= COMPANY_BYTES { self.flush(lane) } else { Ok(()) }
     }
 
     fn flush(&mut self, lane: &mut Lane<'_>) -> Result<(), WireError> {
-        (self.batch_bytes, self.looked_bytes) = (0, 0);
         if self.batch.is_empty() {
             return Ok(());
         }
+        self.batch_bytes = 0;
         while self.outstanding.len() >= AHEAD {
             self.receive(lane)?;
         }
         let batch = std::mem::take(&mut self.batch);
-        self.outstanding.push_back(batch.len());
+        self.outstanding.push_back((batch.len(), self.looked_bytes.saturating_add(DUE_BYTES)));
         lane.send(Message::Refine(self.number, batch))
     }
 
     /// Whether an answer is there, or is to be waited for before more is asked.
     pub(super) fn is_due(&self) -> bool {
-        !self.ready.is_empty() || self.outstanding.len() >= AHEAD
+        let overdue = self.outstanding.front().is_some_and(|(_, due)| self.looked_bytes >= *due);
+        !self.ready.is_empty() || self.outstanding.len() >= AHEAD || overdue
     }
 
     /// The next answer.
@@ -91,7 +100,7 @@ impl Refinements {
     }
 
     fn receive(&mut self, lane: &mut Lane<'_>) -> Result<(), WireError> {
-        let Some(expected) = self.outstanding.pop_front() else { return Ok(()) };
+        let Some((expected, _)) = self.outstanding.pop_front() else { return Ok(()) };
         let mut received = 0;
         loop {
             match lane.incoming.receive(lane.transfer.monitor)? {
