@@ -220,24 +220,20 @@ fn holes_of_a_large_file_cost_nothing_and_stay_what_they_are() {
     }
 }
 
-#[test]
-fn an_unchanged_entry_costs_two_calls_on_each_end() {
-    let test = "work::an_unchanged_entry_costs_two_calls_on_each_end";
+/// How often a local run makes each system call; none where the test must be skipped.
+fn calls_of_a_run(test: &str, work: &Workdir, source: &Path, copy: &Path) -> Option<BTreeMap<String, u64>> {
     if lacks(test, &["strace"]) {
-        return;
+        return None;
     }
-    let work = Workdir::new("work-calls");
-    let (source, copy) = (work.make("source"), work.make("copy"));
-    many(&source);
-    clone_json(&[], &source, &copy).expect_code(0);
     let trace = work.join("trace");
     let mut command = Command::new("strace");
     command.args(["-f", "-q", "-s", "0", "-o"]).arg(&trace);
-    command.args([CLONETOOL, "clone", "--delete", "-q"]).args([&source, &copy]);
+    command.args([CLONETOOL, "clone", "--delete", "--no-durable", "-q"]).args([source, copy]);
     let output = command.output().expect("run strace");
     let stderr = String::from_utf8_lossy(&output.stderr);
     if stderr.contains("PTRACE") && stderr.contains("not permitted") {
-        return skip(test, "tracing is not permitted here");
+        skip(test, "tracing is not permitted here");
+        return None;
     }
     assert!(output.status.success(), "{stderr}");
     // Every line is a process, a call and its arguments. `strace -c` leaves out calls that are younger than itself.
@@ -250,6 +246,17 @@ fn an_unchanged_entry_costs_two_calls_on_each_end() {
             *calls.entry(call.to_owned()).or_default() += 1;
         }
     }
+    Some(calls)
+}
+
+#[test]
+fn an_unchanged_entry_costs_two_calls_on_each_end() {
+    let test = "work::an_unchanged_entry_costs_two_calls_on_each_end";
+    let work = Workdir::new("work-calls");
+    let (source, copy) = (work.make("source"), work.make("copy"));
+    many(&source);
+    clone_json(&[], &source, &copy).expect_code(0);
+    let Some(calls) = calls_of_a_run(test, &work, &source, &copy) else { return };
     let per_entry = |count: u64| count as f64 / (2 * ENTRIES) as f64;
     // One for the metadata; the other lists extended attributes, under a name that depends on the kernel.
     let statx = per_entry(calls["statx"]);
@@ -259,4 +266,71 @@ fn an_unchanged_entry_costs_two_calls_on_each_end() {
     let all =
         per_entry(calls.iter().filter(|(call, _)| !waits.contains(&call.as_str())).map(|(_, n)| n).sum());
     assert!((2.0..=2.2).contains(&all), "{all} calls an entry and end\n{calls:#?}");
+}
+
+#[test]
+fn what_is_unchanged_in_a_changed_directory_is_read_once() {
+    let test = "work::what_is_unchanged_in_a_changed_directory_is_read_once";
+    let work = Workdir::new("work-calls-changed");
+    let (source, copy) = (work.make("source"), work.make("copy"));
+    many(&source);
+    clone_json(&[], &source, &copy).expect_code(0);
+    // One file in every directory, so that every directory differs.
+    let directories = FILES / FILES_PER_DIRECTORY;
+    for directory in 0..directories {
+        chmod(&many_file(&source, directory * FILES_PER_DIRECTORY + 7), 0o600);
+    }
+    let Some(calls) = calls_of_a_run(test, &work, &source, &copy) else { return };
+    assert_equal(&source, &copy);
+    // Reading the directories a second time would double this; what changed costs some calls of its own.
+    let beyond = calls["statx"] - 2 * ENTRIES;
+    assert!(beyond < 40 * directories, "{beyond} calls of statx beyond one an entry and end\n{calls:#?}");
+}
+
+#[test]
+fn a_local_clone_reads_and_writes_a_file_once() {
+    let test = "work::a_local_clone_reads_and_writes_a_file_once";
+    let work = Workdir::new("work-calls-clone");
+    let (source, copy) = (work.make("source"), work.make("copy"));
+    many(&source);
+    write(&source.join("large"), noise(3, 8 << 20));
+    let Some(calls) = calls_of_a_run(test, &work, &source, &copy) else { return };
+    assert_equal(&source, &copy);
+    // Two pieces of 256 KiB would show as two calls: the large file is copied by the kernel, the small ones through memory.
+    assert_eq!(calls["copy_file_range"], 32, "{calls:#?}");
+    let per_file = |call: &str| calls[call] as f64 / FILES as f64;
+    for call in ["pread64", "pwrite64"] {
+        assert!((1.0..=1.1).contains(&per_file(call)), "{call}: {} a file\n{calls:#?}", per_file(call));
+    }
+}
+
+#[test]
+fn files_in_common_are_sent_once() {
+    let work = Workdir::new("work-common");
+    let (source, copy) = (work.make("source"), work.make("copy"));
+    // The same mebibyte of noise far apart, with others between: only a long memory finds it.
+    for number in 0..12 {
+        write(&source.join(format!("{number:02}-own")), noise(100 + number, 1 << 20));
+        write(&source.join(format!("{number:02}-same")), noise(99, 1 << 20));
+    }
+    let output = clone_remote(&work, &[], &source, &copy).expect_code(0);
+    assert_equal(&source, &copy);
+    let bytes = wire_bytes(&output);
+    assert!(bytes < 15 * MIB, "{bytes} bytes for thirteen mebibytes of noise\n{}", output.describe());
+}
+
+#[test]
+fn a_renamed_directory_costs_its_names() {
+    let work = Workdir::new("work-renamed");
+    let (source, copy) = (work.make("source"), work.make("copy"));
+    for number in 0..200 {
+        write(&source.join(format!("old/{number:03}")), noise(number, 20_000));
+    }
+    clone_remote(&work, &[], &source, &copy).expect_code(0);
+    fs::rename(source.join("old"), source.join("new")).expect("rename");
+    let output = clone_remote(&work, &["--delete"], &source, &copy).expect_code(0);
+    assert_equal(&source, &copy);
+    assert_eq!((output.count("moved"), output.count("literal_bytes")), (200, 0), "{}", output.describe());
+    let bytes = wire_bytes(&output);
+    assert!(bytes < 200 * 150, "{bytes} bytes for 200 names\n{}", output.describe());
 }

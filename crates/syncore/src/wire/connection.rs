@@ -55,9 +55,6 @@ const COMPRESSED: u8 = 1;
 /// Set in a frame's flags when its payload is the next part of the compressed content.
 const STREAMED: u8 = 2;
 
-/// How many content frames are sent as they are after one that did not shrink.
-const SKIP_FRAMES: u32 = 1;
-
 /// What crossed the stream, in bytes.
 #[derive(Debug, Default)]
 pub struct Traffic {
@@ -84,8 +81,6 @@ struct Written {
     stream: Option<Box<dyn Write + Send>>,
     encoder: Option<StreamEncoder>,
     packed: Vec<u8>,
-    /// Content frames to send as they are because the last one did not shrink.
-    skip: u32,
 }
 
 struct StreamWriter {
@@ -106,12 +101,12 @@ impl StreamWriter {
         streamed: Option<Compression>,
     ) -> Result<(), WireError> {
         let mut writer = self.writer.lock().map_err(|_| WireError::Lost("a thread failed".to_owned()))?;
-        let Written { stream, encoder, packed, skip } = &mut *writer;
+        let Written { stream, encoder, packed } = &mut *writer;
         let open = stream.as_mut().ok_or_else(|| self.state.reason("it is closed"))?;
         let started = Instant::now();
         let mut compressed = false;
         let bytes = match streamed {
-            Some(compression) if *skip == 0 => {
+            Some(compression) => {
                 let lost = |e: std::io::Error| WireError::Protocol(e.to_string());
                 if encoder.is_none() {
                     *encoder = Some(StreamEncoder::new(compression.fixed_level()).map_err(lost)?);
@@ -122,14 +117,10 @@ impl StreamWriter {
                 if let Some(encoder) = encoder {
                     encoder.compress(&frame[HEADER_BYTES..], packed).map_err(lost)?;
                 }
-                if packed.len() + frame.len() / 16 > frame.len() {
-                    *skip = SKIP_FRAMES;
-                }
                 put_header(packed, lane, STREAMED);
                 &packed[..]
             }
-            _ => {
-                *skip = skip.saturating_sub(u32::from(streamed.is_some()));
+            None => {
                 put_header(frame, lane, flags);
                 &*frame
             }
@@ -223,8 +214,11 @@ impl Outgoing {
         }
         /// Payloads below this many bytes are not worth a try.
         const WORTH_BYTES: usize = 200;
+        /// Longer ones could become longer than a frame.
+        const WORTH_LIMIT_BYTES: usize = FRAME_LIMIT_BYTES - (8 << 10);
         let compression = Some(self.compression).filter(|compression| {
-            *compression != Compression::Off && frame.len() - HEADER_BYTES >= WORTH_BYTES
+            let payload = frame.len() - HEADER_BYTES;
+            *compression != Compression::Off && (WORTH_BYTES..=WORTH_LIMIT_BYTES).contains(&payload)
         });
         let result = match compression {
             Some(compression) if lane == CONTROL => {
@@ -432,7 +426,7 @@ impl Connection {
         traffic.received.store(heard, Ordering::Relaxed);
         let state = State::new(timeout, abort);
         let writer = Arc::new(StreamWriter {
-            writer: Mutex::new(Written { stream: Some(writer), encoder: None, packed: Vec::new(), skip: 0 }),
+            writer: Mutex::new(Written { stream: Some(writer), encoder: None, packed: Vec::new() }),
             state: Arc::clone(&state),
             traffic: Arc::clone(&traffic),
             bytes_per_second,
