@@ -282,8 +282,13 @@ fn what_only_moved_needs_no_room_and_is_not_sent() {
     // Length and time of what it was, and another content: this one has to be sent.
     write(&source.join("new/alike"), noise(4, 5_000));
     set_mtime(&source.join("new/alike"), 1_000_000_000, 0);
+    let inode = |path: &str| dir::inode(&copy.join(path));
+    let (large, plain) = (inode("old/large"), inode("old/plain"));
     let output = push(&work, &["--delete"], &source, &copy).expect_code(0);
     assert_equal(&source, &copy);
+    assert_eq!(inode("new/large"), large, "it was moved");
+    // Who may write to it changed: somebody may still hold the old inode open for that.
+    assert_ne!(inode("new/plain"), plain, "it was copied");
     assert_eq!(output.count("moved"), 3, "{}", output.describe());
     assert_eq!(output.count("literal_bytes"), 5_000, "{}", output.describe());
     assert_eq!(output.count("deleted"), 1, "only the directory\n{}", output.describe());

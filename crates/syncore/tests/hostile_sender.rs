@@ -113,6 +113,10 @@ fn update(path: &str) -> Item {
 #[test]
 fn no_plan_reaches_what_belongs_to_the_standby() {
     let linked = Item { link_to: Some(RelPath::new("etc/hostname").unwrap()), ..update("ordinary") };
+    let moved = Item {
+        moved_from: Some(RelPath::new("etc/hostname").unwrap()),
+        ..item("elsewhere", Change::Create, Kind::File)
+    };
     let hostile: Vec<(&str, Vec<Item>)> = vec![
         ("hostname", vec![update("etc/hostname")]),
         ("fstab", vec![update("etc/fstab")]),
@@ -129,6 +133,7 @@ fn no_plan_reaches_what_belongs_to_the_standby() {
         ),
         ("replacement", vec![item("etc/hostname", Change::Replace(Kind::File), Kind::Symlink)]),
         ("a link to it", vec![linked]),
+        ("a move of it", vec![moved]),
         ("hidden behind something honest", vec![update("etc/hostname"), update("ordinary")]),
     ];
     for (what, items) in hostile {

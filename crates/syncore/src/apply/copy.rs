@@ -80,7 +80,7 @@ impl Committer {
 
 /// Copies data and holes; says whether the file ends in a hole. [`WriteError::Mismatch`] when the source is shorter than
 /// it was.
-fn copy_content(
+pub(super) fn copy_content(
     source: BorrowedFd<'_>,
     target: &OwnedFd,
     before: &Stability,

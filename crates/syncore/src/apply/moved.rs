@@ -2,72 +2,124 @@
 //!
 //! Why: a renamed directory would otherwise be sent again as a whole. The old name goes later, with the other
 //! deletions, so that what cannot be moved is still there to be kept. What can go wrong: what lies there is not what
-//! the source has; the digest of its content decides, and the file is sent instead.
+//! the source has; the digest of its content decides, and the file is sent instead. Or somebody on the standby has put
+//! it there and holds it open for writing: an inode keeps its writers, so only one whose owner, mode and attributes are
+//! those of the new file gets the new name. Any other is copied.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat, statx};
 use rustix::io::Errno;
 
 use super::commit::Committer;
-use super::metadata::{LOCKING_FLAGS, Pinned, XattrState, apply, read_back, unlock};
-use super::stage::WriteError;
+use super::copy::copy_content;
+use super::directory::Directory;
+use super::metadata::{ALL, LOCKING_FLAGS, Pinned, set_mtime};
+use super::stage::{Staged, WriteError};
 use crate::plan::Item;
 use crate::problem::Operation;
-use crate::scan::{Stability, digest_open, from_statx, proc_path, statx_mask};
+use crate::scan::{
+    Detail, Scratch, Stability, digest_open, identity_of, open_file, proc_path, read_entry, statx_mask,
+};
 use crate::tree::{Attributes, Kind, RelPath};
 
 impl Committer {
-    /// Makes `item.path` a name of the file at `from`, if that has content of that `digest` and no other name, and
-    /// gives it the item's metadata.
+    /// Makes a file at `item.path` of the one at `from`, if that has content of that `digest` and no other name.
     ///
     /// # Errors
-    /// [`WriteError::Mismatch`] when the file has to be sent; it is as it was then.
+    /// [`WriteError::Mismatch`] when the file has to be sent; what is at `from` is as it was then.
     pub fn adopt(&self, item: &Item, from: &RelPath, digest: [u8; 32]) -> Result<(), WriteError> {
         let directory = self.parent(from)?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let opened = openat(&directory, from.name().unwrap_or_default(), flags, Mode::empty());
-        let fd: OwnedFd = opened.map_err(|_| WriteError::Mismatch)?;
-        let (found, inode) =
-            statx(&fd, c"", AtFlags::EMPTY_PATH, statx_mask()).and_then(|s| from_statx(&s))?;
-        let alone = found.kind == Kind::File && inode.links == 1;
-        if !alone || found.size_bytes != item.entry.size_bytes || digest_now(&fd)? != Some(digest) {
+        let name = CString::new(from.name().unwrap_or_default()).map_err(|_| WriteError::Mismatch)?;
+        let (fd, same) = self.look(item, &directory, &name).map_err(|_| WriteError::Mismatch)?;
+        let before = Stability::of(fd.as_fd())?;
+        if before.size_bytes != item.entry.size_bytes {
             return Err(WriteError::Mismatch);
         }
         let target = self.parent(&item.path)?;
-        if found.flags & LOCKING_FLAGS != 0 {
-            unlock(fd.as_fd())?;
+        if same {
+            self.link_moved(item, &fd, &before, &target, digest)
+        } else {
+            self.copy_moved(item, &fd, &before, &target, digest)
         }
-        let differing = item.entry.differences(&found) | Attributes::XATTRS | Attributes::ACL;
-        let mut failures = apply(Pinned::Open(fd.as_fd()), &item.entry, differing, XattrState::Some);
-        if failures.is_empty() {
-            failures = read_back(fd.as_fd(), &item.entry, differing);
+    }
+
+    /// Opens what lies there, and says whether it may become the new file itself.
+    fn look(
+        &self,
+        item: &Item,
+        directory: &Directory,
+        name: &CString,
+    ) -> rustix::io::Result<(OwnedFd, bool)> {
+        let (found, inode) = read_entry(directory.as_fd(), name, Detail::Full, &mut Scratch::default())?;
+        if found.kind != Kind::File || inode.links != 1 {
+            return Err(Errno::STALE);
         }
-        for (operation, reason) in failures {
-            self.problems.note(&item.path, operation, reason);
+        let fd = open_file(directory.as_fd(), name)?;
+        let opened = identity_of(&statx(&fd, c"", AtFlags::EMPTY_PATH, statx_mask())?);
+        if (opened.inode, opened.device) != (inode.identity.inode, inode.identity.device) {
+            return Err(Errno::STALE);
+        }
+        let differing = item.entry.differences(&found);
+        let harmless = differing.without(Attributes::MTIME).without(Attributes::CONTENT).is_empty();
+        Ok((fd, harmless && found.flags & LOCKING_FLAGS == 0))
+    }
+
+    fn link_moved(
+        &self,
+        item: &Item,
+        fd: &OwnedFd,
+        before: &Stability,
+        target: &Directory,
+        digest: [u8; 32],
+    ) -> Result<(), WriteError> {
+        if digest_open(fd.as_fd(), before)? != digest || !Stability::of(fd.as_fd())?.same_as(before) {
+            return Err(WriteError::Mismatch);
+        }
+        if before.mtime != item.entry.mtime {
+            set_mtime(Pinned::Open(fd.as_fd()), item.entry.mtime)?;
         }
         // By the descriptor: it is the inode whose content was looked at.
         let name = item.path.name().unwrap_or_default();
-        match linkat(rustix::fs::CWD, proc_path(fd.as_fd()), &target, name, AtFlags::SYMLINK_FOLLOW) {
-            Ok(()) => {}
+        match linkat(rustix::fs::CWD, proc_path(fd.as_fd()), target, name, AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) => Ok(()),
             Err(Errno::EXIST) => {
-                let reason = "something appeared there since the plan was made";
-                self.fail(&item.path, Operation::Link, reason);
+                self.fail(&item.path, Operation::Link, "something appeared there since the plan was made");
+                Ok(())
             }
             // Another filesystem, or one without hard links.
             Err(Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK | Errno::NOENT) => {
-                return Err(WriteError::Mismatch);
+                Err(WriteError::Mismatch)
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => Err(error.into()),
         }
-        self.defer_locks(item);
+    }
+
+    /// What is compared is the copy: nobody else can write to that.
+    fn copy_moved(
+        &self,
+        item: &Item,
+        fd: &OwnedFd,
+        before: &Stability,
+        target: &Arc<Directory>,
+        digest: [u8; 32],
+    ) -> Result<(), WriteError> {
+        let (staged, copy) = Staged::make(&self.directories, target, |at, name| {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(at, name, flags, Mode::RUSR | Mode::WUSR)
+        })?;
+        let ends_in_hole = copy_content(fd.as_fd(), &copy, before, &|_| ())?;
+        if digest_open(copy.as_fd(), &Stability::of(copy.as_fd())?)? != digest {
+            return Err(WriteError::Mismatch);
+        }
+        if ends_in_hole && self.durable {
+            rustix::fs::fdatasync(&copy)?;
+        }
+        self.dress(item, Pinned::Open(copy.as_fd()), staged.directory.default_acl, ALL);
+        drop(copy);
+        self.place(staged, item);
         Ok(())
     }
-}
-
-/// The digest of an open file; none when it moved meanwhile.
-fn digest_now(fd: &OwnedFd) -> rustix::io::Result<Option<[u8; 32]>> {
-    let before = Stability::of(fd.as_fd())?;
-    let digest = digest_open(fd.as_fd(), &before)?;
-    Ok(Stability::of(fd.as_fd())?.same_as(&before).then_some(digest))
 }
