@@ -71,6 +71,7 @@ pub mod apply;
 pub mod delta;
 pub mod monitor;
 pub mod plan;
+pub mod prepare;
 pub mod problem;
 pub mod profile;
 pub mod rules;

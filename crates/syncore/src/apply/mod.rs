@@ -10,6 +10,7 @@ mod copy;
 mod directory;
 mod metadata;
 mod moved;
+mod rewrite;
 mod stage;
 mod update;
 
@@ -17,6 +18,8 @@ pub use commit::{Committer, NamesOf};
 pub use copy::Copied;
 pub use directory::{Directories, Directory};
 pub use stage::{FileWriter, WriteError};
+
+pub(crate) use rewrite::rewrite;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

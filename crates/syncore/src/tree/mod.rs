@@ -14,4 +14,6 @@ pub use entry::{
     APPEND_FLAG, Attributes, Entry, IMMUTABLE_FLAG, INODE_FLAGS, Kind, LinkGroup, STATX_FLAGS, Timestamp,
     Xattr,
 };
-pub use path::{NAME_MAX_BYTES, PATH_LIMIT_BYTES, PathError, RelPath, check_name, escape, path_order};
+pub use path::{
+    NAME_MAX_BYTES, PATH_LIMIT_BYTES, PathError, RelPath, check_name, escape, path_order, unescape,
+};

@@ -221,6 +221,30 @@ pub fn escape(bytes: &[u8]) -> String {
     text
 }
 
+/// Reads what [`escape`] wrote; none where a backslash begins nothing that it writes.
+#[must_use]
+pub fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first != b'\\' {
+            bytes.push(*first);
+            continue;
+        }
+        let (kind, after) = rest.split_first()?;
+        rest = after;
+        if *kind == b'\\' {
+            bytes.push(b'\\');
+            continue;
+        }
+        let digits = rest.get(..2).filter(|_| *kind == b'x')?;
+        rest = &rest[2..];
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+    }
+    Some(bytes)
+}
+
 impl fmt::Display for RelPath {
     /// With a leading slash, escaped for people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -262,6 +286,16 @@ mod tests {
     fn control_characters_and_overrides_never_reach_a_terminal() {
         assert_eq!(escape(b"a\x1b[31m\xffb\n"), "a\\x1b[31m\\xffb\\x0a");
         assert_eq!(escape("\u{9b}\u{202e}é\\".as_bytes()), "\\xc2\\x9b\\xe2\\x80\\xaeé\\\\");
+    }
+
+    #[test]
+    fn what_was_escaped_can_be_read_again() {
+        for bytes in [&b"etc/a b"[..], b"a\x1b\xff\\x41\n", "é\u{202e}".as_bytes(), b""] {
+            assert_eq!(unescape(&escape(bytes)).unwrap(), bytes);
+        }
+        for bad in ["\\", "\\x", "\\x4", "\\xzz", "\\n"] {
+            assert_eq!(unescape(bad), None, "{bad}");
+        }
     }
 
     #[test]
