@@ -17,12 +17,15 @@ mod lines;
 mod linux;
 mod report;
 mod solaris;
+mod standby;
+mod substitute;
 mod system;
 mod target;
 
 pub use edit::{Edit, EditChange};
 pub use journal::{Journal, Line, STATE_DIRECTORY};
 pub use report::{Finding, Held, HostKey, Outcome, Replaced, Report, Step, Weight};
+pub use standby::Standby;
 pub use system::{Family, Kind, Solaris, System};
 pub use target::{Filesystem, Layer, Target};
 
