@@ -11,6 +11,7 @@
 mod carry;
 mod draft;
 mod edit;
+mod follow;
 mod inside;
 mod journal;
 mod lines;
@@ -40,6 +41,8 @@ use crate::scan::Root;
 use crate::tree::RelPath;
 use draft::Draft;
 use inside::Inside;
+
+pub(crate) use follow::{follow_ups, is_for_boot, kernel_of};
 
 /// The kind of system that the root is said to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
