@@ -8,6 +8,7 @@
 mod commit;
 mod copy;
 mod directory;
+mod displace;
 mod metadata;
 mod moved;
 mod rewrite;
@@ -19,6 +20,8 @@ pub use copy::Copied;
 pub use directory::{Directories, Directory};
 pub use stage::{FileWriter, WriteError};
 
+pub(crate) use displace::{directory_like, displace, exchange, replace};
+pub(crate) use metadata::LOCKING_FLAGS;
 pub(crate) use rewrite::rewrite;
 
 use std::sync::Mutex;

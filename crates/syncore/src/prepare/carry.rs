@@ -9,10 +9,10 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Gid, Mode, Uid, chownat, mkdirat, renameat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
-use super::PrepareError;
 use super::edit::{Edit, EditChange};
 use super::inside::Inside;
 use super::journal::Journal;
+use super::{PrepareError, hold};
 use crate::apply::{Directories, Problems, rewrite};
 use crate::monitor::Monitor;
 use crate::scan::{Boundaries, mounts_below};
@@ -80,6 +80,7 @@ fn make(inside: &Inside, directories: &Directories, edit: &Edit) -> io::Result<(
             let directory = directories.open(&parent)?;
             Ok(renameat(&directory, name, &directory, &to[..])?)
         }
+        EditChange::Hold { to, instead } => hold::put_away(inside, directories, path, to, instead),
     }
 }
 

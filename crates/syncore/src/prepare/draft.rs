@@ -7,7 +7,8 @@
 
 use std::collections::HashMap;
 
-use super::edit::{Edit, EditChange};
+use super::edit::{Edit, EditChange, Instead};
+use super::hostkey::NewHostKey;
 use super::inside::Inside;
 use super::report::{Finding, Held, Replaced, Step};
 use super::{Command, PrepareError};
@@ -26,6 +27,14 @@ pub(crate) struct Draft<'a> {
     pub(crate) held: Vec<Held>,
     pub(crate) starts: Vec<String>,
     pub(crate) findings: Vec<Finding>,
+    /// The machine id that the standby gets.
+    pub(crate) machine_id: Option<String>,
+    /// Addresses of production's that its network configuration names.
+    pub(crate) source_addresses: Vec<String>,
+    /// Fingerprints of production's host keys.
+    pub(crate) source_host_keys: Vec<String>,
+    /// Host keys that are made once the edits are.
+    pub(crate) new_host_keys: Vec<NewHostKey>,
 }
 
 impl<'a> Draft<'a> {
@@ -39,6 +48,10 @@ impl<'a> Draft<'a> {
             held: Vec::new(),
             starts: Vec::new(),
             findings: Vec::new(),
+            machine_id: None,
+            source_addresses: Vec::new(),
+            source_host_keys: Vec::new(),
+            new_host_keys: Vec::new(),
         }
     }
 
@@ -60,8 +73,11 @@ impl<'a> Draft<'a> {
     pub(crate) fn read(&self, path: &str) -> Result<Option<Vec<u8>>, PrepareError> {
         let real = self.real(path)?;
         match self.pending(&real) {
-            Some(EditChange::Write { after, .. }) => Ok(Some(after.clone())),
-            Some(EditChange::Remove | EditChange::Rename { .. }) => Ok(None),
+            Some(
+                EditChange::Write { after, .. }
+                | EditChange::Hold { instead: Instead::File { after, .. }, .. },
+            ) => Ok(Some(after.clone())),
+            Some(EditChange::Remove | EditChange::Rename { .. } | EditChange::Hold { .. }) => Ok(None),
             _ if self.gone(&real) => Ok(None),
             _ => self.inside.read(&real).map_err(|error| PrepareError::read(&real, error)),
         }
@@ -75,7 +91,7 @@ impl<'a> Draft<'a> {
     /// What is at `path`, links followed, as it is now.
     pub(crate) fn entry(&self, path: &str) -> Result<Option<Entry>, PrepareError> {
         let real = self.real(path)?;
-        if self.gone(&real) || matches!(self.pending(&real), Some(EditChange::Remove)) {
+        if self.gone(&real) || self.pending(&real).is_some_and(leaves_nothing) {
             return Ok(None);
         }
         self.inside.entry(&real).map_err(|error| PrepareError::read(&real, error))
@@ -84,7 +100,7 @@ impl<'a> Draft<'a> {
     /// What is at `path`, a link itself if it is one, as it is now.
     pub(crate) fn own_entry(&self, path: &str) -> Result<Option<Entry>, PrepareError> {
         let place = self.place(path)?;
-        if self.gone(&place) || matches!(self.pending(&place), Some(EditChange::Remove)) {
+        if self.gone(&place) || self.pending(&place).is_some_and(leaves_nothing) {
             return Ok(None);
         }
         self.inside.own_entry(&place).map_err(|error| PrepareError::read(&place, error))
@@ -107,12 +123,7 @@ impl<'a> Draft<'a> {
         let names = self.inside.list(&real).map_err(|error| PrepareError::read(&real, error))?;
         Ok(names
             .into_iter()
-            .filter(|name| {
-                !matches!(
-                    self.pending(&real.join(name)),
-                    Some(EditChange::Remove | EditChange::Rename { .. })
-                )
-            })
+            .filter(|name| !self.pending(&real.join(name)).is_some_and(leaves_nothing))
             .filter_map(|name| String::from_utf8(name).ok())
             .collect())
     }
@@ -145,6 +156,26 @@ impl<'a> Draft<'a> {
         let entry = self.inside.entry(&real).map_err(|error| PrepareError::read(&real, error))?;
         let mode = entry.map_or(mode, |entry| entry.mode);
         self.put(real, class, why, EditChange::Write { before, after, mode });
+        Ok(())
+    }
+
+    /// As [`Draft::write_with_mode`], but a link at `path` is replaced by a file instead of being followed.
+    pub(crate) fn write_here(
+        &mut self,
+        path: &str,
+        after: impl Into<Vec<u8>>,
+        mode: u16,
+        class: Class,
+        why: &str,
+    ) -> Result<(), PrepareError> {
+        let place = self.place(path)?;
+        let is = self.inside.own_entry(&place).map_err(|error| PrepareError::read(&place, error))?;
+        if is.as_ref().is_none_or(|entry| entry.kind == Kind::File) {
+            return self.write_with_mode(path, after, mode, class, why);
+        }
+        // What is looked at again before the write is what the link leads to.
+        let before = self.inside.read(&place).map_err(|error| PrepareError::read(&place, error))?;
+        self.put(place, class, why, EditChange::Write { before, after: after.into(), mode });
         Ok(())
     }
 
@@ -256,7 +287,7 @@ impl<'a> Draft<'a> {
         });
     }
 
-    fn put(&mut self, path: RelPath, class: Class, why: &str, change: EditChange) {
+    pub(super) fn put(&mut self, path: RelPath, class: Class, why: &str, change: EditChange) {
         if let Some(at) = self.at.get(&path) {
             let edit = &mut self.edits[*at];
             if !edit.why.split("; ").any(|part| part == why) {
@@ -269,7 +300,7 @@ impl<'a> Draft<'a> {
         self.edits.push(Edit { path, class, why: why.to_owned(), change });
     }
 
-    fn pending(&self, path: &RelPath) -> Option<&EditChange> {
+    pub(super) fn pending(&self, path: &RelPath) -> Option<&EditChange> {
         self.at.get(path).map(|at| &self.edits[*at].change)
     }
 
@@ -277,7 +308,10 @@ impl<'a> Draft<'a> {
     fn gone(&self, path: &RelPath) -> bool {
         let mut above = path.parent();
         while let Some(directory) = above {
-            if matches!(self.pending(&directory), Some(EditChange::Clear | EditChange::Rename { .. })) {
+            if matches!(
+                self.pending(&directory),
+                Some(EditChange::Clear | EditChange::Rename { .. } | EditChange::Hold { .. })
+            ) {
                 return true;
             }
             above = directory.parent();
@@ -285,15 +319,23 @@ impl<'a> Draft<'a> {
         false
     }
 
-    fn real(&self, path: &str) -> Result<RelPath, PrepareError> {
+    pub(super) fn real(&self, path: &str) -> Result<RelPath, PrepareError> {
         let wanted = parse(path)?;
         self.inside.resolve(&wanted).map_err(|error| PrepareError::read(&wanted, error))
     }
 
-    fn place(&self, path: &str) -> Result<RelPath, PrepareError> {
+    pub(super) fn place(&self, path: &str) -> Result<RelPath, PrepareError> {
         let wanted = parse(path)?;
         self.inside.place(&wanted).map_err(|error| PrepareError::read(&wanted, error))
     }
+}
+
+/// Whether nothing is at a path after this.
+fn leaves_nothing(change: &EditChange) -> bool {
+    matches!(
+        change,
+        EditChange::Remove | EditChange::Rename { .. } | EditChange::Hold { instead: Instead::Nothing, .. }
+    )
 }
 
 /// An absolute path as planners write it, below the root.

@@ -56,6 +56,29 @@ pub enum EditChange {
         /// The new name.
         to: Vec<u8>,
     },
+    /// It lies, as it is, below a directory of held things that only root may enter.
+    Hold {
+        /// Where it lies.
+        to: RelPath,
+        /// What is in its place.
+        instead: Instead,
+    },
+}
+
+/// What is in the place of something that is held elsewhere. It has the owner, mode and attributes of what was there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Instead {
+    /// Nothing.
+    Nothing,
+    /// An empty directory.
+    Directory,
+    /// A file that does nothing.
+    File {
+        /// What is held, for the difference.
+        before: Vec<u8>,
+        /// The content of the file in its place.
+        after: Vec<u8>,
+    },
 }
 
 impl Edit {
@@ -71,13 +94,14 @@ impl Edit {
                 if mode & 0o044 == 0 {
                     return format!("{head}(content not shown: only its owner may read it)\n");
                 }
-                let text = |content: &[u8]| content.len() <= SHOWN_LIMIT_BYTES && !content.contains(&0);
-                if !text(old) || !text(after) {
-                    return format!("{head}(binary: {} bytes become {})\n", old.len(), after.len());
-                }
-                let (old, new) = (harmless(old), harmless(after));
-                let diff = TextDiff::from_lines(&old, &new);
-                format!("{head}{}", diff.unified_diff().context_radius(2))
+                format!("{head}{}", difference(old, after))
+            }
+            EditChange::Hold { to, instead: Instead::Nothing } => format!("hold   {path} as {to}\n"),
+            EditChange::Hold { to, instead: Instead::Directory } => {
+                format!("hold   {path} as {to}, an empty directory in its place\n")
+            }
+            EditChange::Hold { to, instead: Instead::File { before, after } } => {
+                format!("hold   {path} as {to}\n--- a{path}\n+++ b{path}\n{}", difference(before, after))
             }
             EditChange::Symlink { target } => format!("link   {path} -> {}\n", escape(target)),
             EditChange::Directory { mode } => format!("mkdir  {path} mode {mode:04o}\n"),
@@ -86,6 +110,16 @@ impl Edit {
             EditChange::Rename { to } => format!("rename {path} to {}\n", escape(to)),
         }
     }
+}
+
+/// The hunks of a unified difference, or how much there is of what is no text.
+fn difference(old: &[u8], new: &[u8]) -> String {
+    let text = |content: &[u8]| content.len() <= SHOWN_LIMIT_BYTES && !content.contains(&0);
+    if !text(old) || !text(new) {
+        return format!("(binary: {} bytes become {})\n", old.len(), new.len());
+    }
+    let (old, new) = (harmless(old), harmless(new));
+    TextDiff::from_lines(&old, &new).unified_diff().context_radius(2).to_string()
 }
 
 /// Text that steers no terminal, with its line ends.

@@ -12,10 +12,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{OFlags, RawDir};
+use rustix::fs::{AtFlags, OFlags, RawDir, statx};
 use rustix::io::Errno;
 
-use crate::scan::{Detail, Root, Scratch, open_file, read_entry};
+use crate::scan::{Detail, Root, Scratch, identity_of, open_file, read_entry, statx_mask};
 use crate::tree::{Entry, Kind, RelPath};
 
 /// As many links as the kernel follows in one path (path_resolution(7)).
@@ -107,7 +107,8 @@ impl Inside {
         self.entry_at(&self.place(path)?)
     }
 
-    fn entry_at(&self, real: &RelPath) -> io::Result<Option<Entry>> {
+    /// As [`Inside::entry`], of exactly this path: no link on the way is followed, nor the last.
+    pub(crate) fn entry_at(&self, real: &RelPath) -> io::Result<Option<Entry>> {
         let (Some(parent), Some(name)) = (real.parent(), real.name()) else {
             let mut root = Entry::new(Kind::Directory);
             root.mode = 0o755;
@@ -128,7 +129,11 @@ impl Inside {
 
     /// The content of the file that `path` leads to; none if there is nothing.
     pub(crate) fn read(&self, path: &RelPath) -> io::Result<Option<Vec<u8>>> {
-        let real = self.resolve(path)?;
+        self.read_at(&self.resolve(path)?)
+    }
+
+    /// As [`Inside::read`], of exactly this path: no link is followed.
+    pub(crate) fn read_at(&self, real: &RelPath) -> io::Result<Option<Vec<u8>>> {
         let (Some(parent), Some(name)) = (real.parent(), real.name()) else {
             return Err(Errno::ISDIR.into());
         };
@@ -154,7 +159,12 @@ impl Inside {
 
     /// The names in the directory that `path` leads to, sorted; none if there is no directory.
     pub(crate) fn list(&self, path: &RelPath) -> io::Result<Vec<Vec<u8>>> {
-        let directory = match self.root.open_directory(&self.resolve(path)?) {
+        self.list_at(&self.resolve(path)?)
+    }
+
+    /// As [`Inside::list`], of exactly this path: no link is followed.
+    pub(crate) fn list_at(&self, real: &RelPath) -> io::Result<Vec<Vec<u8>>> {
+        let directory = match self.root.open_directory(real) {
             Ok(directory) => directory,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
@@ -171,6 +181,30 @@ impl Inside {
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// The highest directory from which a rename can take what is in the directory `real`: the top of its mount, or of
+    /// its btrfs subvolume. Of what is not there, the one that it would be in.
+    pub(crate) fn top_of(&self, real: &RelPath) -> io::Result<RelPath> {
+        let identity = |path: &RelPath| match self.root.hold_directory(path) {
+            Ok(held) => {
+                let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+                Ok(Some(identity_of(&statx(&held, c"", flags, statx_mask())?)))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let (mut top, mut below) = (real.clone(), identity(real)?);
+        while let Some(parent) = top.parent() {
+            let above = identity(&parent)?;
+            if let (Some(above), Some(below)) = (above, below)
+                && above.boundary_to(&below)
+            {
+                break;
+            }
+            (top, below) = (parent, above);
+        }
+        Ok(top)
     }
 
     /// Holds the directory that `path` leads to.

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::edit::{Edit, EditChange};
+use super::edit::{Edit, EditChange, Instead};
 use super::inside::Inside;
 use super::report::Held;
 use crate::rules::Class;
@@ -94,7 +94,8 @@ impl Journal {
             _ => None,
         };
         let after = match &edit.change {
-            EditChange::Write { after, .. } => Some(digest(after)),
+            EditChange::Write { after, .. }
+            | EditChange::Hold { instead: Instead::File { after, .. }, .. } => Some(digest(after)),
             _ => None,
         };
         if let Some(line) = self.lines.iter_mut().find(|line| line.path == edit.path) {
@@ -154,11 +155,11 @@ pub(super) fn write_state(inside: &Inside, name: &str, content: &[u8]) -> io::Re
     write_durably(&state(inside, "")?, name, content)
 }
 
-fn write_path<S: Serializer>(path: &RelPath, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn write_path<S: Serializer>(path: &RelPath, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(path)
 }
 
-fn read_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RelPath, D::Error> {
+pub(super) fn read_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RelPath, D::Error> {
     let text = String::deserialize(deserializer)?;
     let bytes = unescape(&text).ok_or_else(|| D::Error::custom("a path with a stray backslash"))?;
     RelPath::from_absolute(&bytes).map_err(D::Error::custom)

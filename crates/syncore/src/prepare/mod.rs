@@ -12,10 +12,13 @@ mod carry;
 mod draft;
 mod edit;
 mod follow;
+mod hold;
+mod hostkey;
 mod inside;
 mod journal;
 mod lines;
 mod linux;
+mod release;
 mod report;
 mod solaris;
 mod standby;
@@ -23,8 +26,10 @@ mod substitute;
 mod system;
 mod target;
 
-pub use edit::{Edit, EditChange};
+pub use edit::{Edit, EditChange, Instead};
+pub use hold::{InPlace, PROMOTED, Undo};
 pub use journal::{Journal, Line, STATE_DIRECTORY};
+pub use release::{Released, held, release};
 pub use report::{Finding, Held, HostKey, Outcome, Replaced, Report, Step, Weight};
 pub use standby::Standby;
 pub use system::{Family, Kind, Solaris, System};
@@ -40,6 +45,7 @@ use crate::monitor::Monitor;
 use crate::scan::Root;
 use crate::tree::RelPath;
 use draft::Draft;
+use hostkey::NewHostKey;
 use inside::Inside;
 
 pub(crate) use follow::{follow_ups, is_for_boot, kernel_of};
@@ -265,6 +271,7 @@ pub struct Preparation {
     system: System,
     journal: Journal,
     commands: Vec<Command>,
+    host_keys: Vec<NewHostKey>,
     report: Report,
 }
 
@@ -289,6 +296,8 @@ pub fn plan(path: &Path, target: &Target, options: &Options) -> Result<Preparati
         (None, Identity::Own) => return Err(PrepareError::NoHostname),
     };
     check_hostname(&hostname)?;
+    // What an earlier preparation holds is still held, though it is no longer where it would be found.
+    draft.held = earlier.as_ref().map(|earlier| earlier.held.clone()).unwrap_or_default();
     let task = Task { options, system: &system, target, earlier: earlier.as_ref(), hostname: &hostname };
     match system.kind {
         Kind::Linux(family) => linux::plan(&task, family, &mut draft)?,
@@ -303,8 +312,21 @@ pub fn plan(path: &Path, target: &Target, options: &Options) -> Result<Preparati
     journal.hostname.clone_from(&hostname);
     journal.complete = false;
     journal.held = draft.held.clone();
+    if draft.machine_id.is_some() {
+        journal.machine_id = draft.machine_id.take();
+    }
+    // What was production's when it was first looked at stays production's.
+    if earlier.is_none() {
+        journal.source_host_keys = std::mem::take(&mut draft.source_host_keys);
+        for address in std::mem::take(&mut draft.source_addresses) {
+            if !journal.source_addresses.contains(&address) {
+                journal.source_addresses.push(address);
+            }
+        }
+    }
     draft.commands.sort_by_key(|command| command.step);
     let commands = std::mem::take(&mut draft.commands);
+    let host_keys = std::mem::take(&mut draft.new_host_keys);
     let report = Report {
         outcome: Report::outcome_of(&draft.findings, false),
         system: system.name.clone(),
@@ -317,7 +339,7 @@ pub fn plan(path: &Path, target: &Target, options: &Options) -> Result<Preparati
         findings: std::mem::take(&mut draft.findings),
         edits: draft.into_edits(),
     };
-    Ok(Preparation { inside, target: target.clone(), system, journal, commands, report })
+    Ok(Preparation { inside, target: target.clone(), system, journal, commands, host_keys, report })
 }
 
 impl Preparation {
@@ -333,6 +355,7 @@ impl Preparation {
     /// [`PrepareError`]; what was done so far is in the journal, and the same call again goes on.
     pub fn carry_out(mut self, monitor: &dyn Monitor) -> Result<Report, PrepareError> {
         carry::carry_out(&self.inside, &self.report.edits, &mut self.journal, monitor)?;
+        self.report.host_keys = hostkey::make(&self.inside, &self.host_keys, &mut self.journal)?;
         self.journal.complete = true;
         self.journal.write(&self.inside).map_err(|error| PrepareError::Journal(error.to_string()))?;
         Ok(self.report)

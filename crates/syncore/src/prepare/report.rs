@@ -4,7 +4,7 @@
 //! that was found, and nowhere else. What can go wrong: a failure that counts as a note; a [`Finding`] says how
 //! much it weighs where it is found.
 
-use super::Edit;
+use super::{Edit, Undo};
 use crate::tree::RelPath;
 
 /// The one word.
@@ -38,6 +38,9 @@ pub struct Held {
     pub name: String,
     /// How it is held, in words for a person.
     pub how: String,
+    /// What was done to hold it, in this order; undone backwards when it is released.
+    #[serde(default)]
+    pub undo: Vec<Undo>,
 }
 
 /// How much a finding weighs.

@@ -4,11 +4,20 @@
 //! the boot loader that names it. What can go wrong: a file that one distribution has and another has not; each planner
 //! looks before it edits.
 
+mod distribution;
+mod held;
+mod identity;
+mod names;
+#[cfg(test)]
+pub(super) mod testing;
+mod units;
+
 use super::draft::Draft;
 use super::{Family, PrepareError, Task};
 
 /// Plans everything.
 pub(super) fn plan(task: &Task<'_>, family: Family, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
-    let _ = (task, family, draft);
-    Ok(())
+    let _ = family;
+    identity::plan(task, draft)?;
+    held::plan(draft)
 }
