@@ -39,6 +39,8 @@ pub enum Operation {
     Rename,
     /// Deleting.
     Delete,
+    /// Doing what has to follow a change on the standby.
+    FollowUp,
     /// Keeping what the rules, a mount or a limit protect.
     Protect,
 }
@@ -61,6 +63,7 @@ impl Operation {
             Self::Link => "make the hard link",
             Self::Rename => "rename it into place",
             Self::Delete => "delete it",
+            Self::FollowUp => "do what has to follow its change",
             Self::Protect => "change it",
         }
     }

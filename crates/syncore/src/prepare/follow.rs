@@ -8,14 +8,29 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::time::Duration;
 
 use super::inside::Inside;
-use super::journal;
+use super::process::{self, Program};
+use super::report::Step;
+use super::{Command, journal};
+use crate::monitor::Monitor;
 use crate::rules::{FollowUp, RuleSet, Treatment};
 use crate::tree::RelPath;
 
 /// What is written down, beside the journal.
 const FILE: &str = "follow.json";
+
+/// How long one command may take, on a slow machine with many kernels.
+const DEADLINE: Duration = Duration::from_secs(60 * 60);
+
+/// What a command finds around it; the caller's environment is not asked.
+const ENVIRONMENT: [(&str, &str); 4] = [
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("HOME", "/root"),
+    ("LC_ALL", "C"),
+    ("DEBIAN_FRONTEND", "noninteractive"),
+];
 
 /// Where kernels have their modules.
 const MODULES: [&str; 2] = ["usr/lib/modules", "lib/modules"];
@@ -75,7 +90,7 @@ pub(crate) fn kernel_of(path: &RelPath) -> Option<String> {
 }
 
 /// The commands that do it in the root `inside`, in their order; none where the root has nothing that does it.
-pub(super) fn commands(inside: &Inside, follow: FollowUp, live: bool) -> Vec<Vec<String>> {
+pub(super) fn commands(inside: &Inside, follow: FollowUp, live: bool) -> Vec<Command> {
     let has = |path: &str| {
         RelPath::new(path).is_ok_and(|path| inside.entry(&path).is_ok_and(|entry| entry.is_some()))
     };
@@ -84,7 +99,13 @@ pub(super) fn commands(inside: &Inside, follow: FollowUp, live: bool) -> Vec<Vec
         let found = choices.iter().find(|(program, _)| has(program));
         found.map(|(_, words)| command(words)).into_iter().collect::<Vec<_>>()
     };
-    match follow {
+    let (step, why) = match follow {
+        FollowUp::Initramfs => (Step::Initramfs, "the kernel or its modules changed"),
+        FollowUp::Bootloader => (Step::Bootloader, "the boot loader changed"),
+        FollowUp::BootConfiguration => (Step::BootConfiguration, "kernels came or went"),
+        _ => (Step::Configuration, "what it is made from changed"),
+    };
+    let commands = match follow {
         FollowUp::Initramfs => initramfs(inside, &has, live),
         FollowUp::BootConfiguration => first(&[
             ("usr/sbin/update-grub", &["update-grub"]),
@@ -96,15 +117,25 @@ pub(super) fn commands(inside: &Inside, follow: FollowUp, live: bool) -> Vec<Vec
         FollowUp::Ldconfig => {
             first(&[("sbin/ldconfig", &["ldconfig"]), ("usr/sbin/ldconfig", &["ldconfig"])])
         }
-        FollowUp::Certificates => first(&[
-            ("usr/sbin/update-ca-certificates", &["update-ca-certificates"]),
-            ("usr/bin/update-ca-trust", &["update-ca-trust", "extract"]),
-        ]),
         // A root that is not running reads them when it starts.
         FollowUp::DaemonReload | FollowUp::Sysctl if !live => Vec::new(),
         FollowUp::DaemonReload => first(&[("usr/bin/systemctl", &["systemctl", "daemon-reload"])]),
         FollowUp::Sysctl => first(&[("usr/sbin/sysctl", &["sysctl", "--system"])]),
-    }
+    };
+    commands.into_iter().map(|argv| Command { step, argv, why: why.to_owned() }).collect()
+}
+
+/// Runs a command on the running system.
+pub(super) fn run_live(command: &Command, monitor: &dyn Monitor) -> Result<(), String> {
+    let (name, arguments) = command.argv.split_first().ok_or("an empty command")?;
+    let program = Program {
+        path: process::find(name).ok_or_else(|| format!("{name} is not there"))?,
+        arguments: arguments.iter().map(Into::into).collect(),
+        environment: &ENVIRONMENT,
+        deadline: DEADLINE,
+    };
+    let outcome = process::run(&program, &|| monitor.cancelled()).map_err(|error| error.to_string())?;
+    if outcome.succeeded() { Ok(()) } else { Err(outcome.describe(DEADLINE)) }
 }
 
 /// One initramfs for each kernel that has modules, made new or again.
@@ -119,7 +150,10 @@ fn initramfs(inside: &Inside, has: &dyn Fn(&str) -> bool, live: bool) -> Vec<Vec
         .collect();
     releases.sort();
     releases.dedup();
-    let mut commands: Vec<Vec<String>> = releases.iter().map(|release| words(&["depmod", release])).collect();
+    // Where production has made its list of modules, it came with them; made again it would differ, and come again.
+    let listed = |release: &&String| MODULES.iter().any(|at| has(&format!("{at}/{release}/modules.dep")));
+    let unlisted = releases.iter().filter(|release| !listed(release));
+    let mut commands: Vec<Vec<String>> = unlisted.map(|release| words(&["depmod", release])).collect();
     for release in &releases {
         let image = format!("/boot/initramfs-{release}.img");
         if has("usr/sbin/update-initramfs") {
@@ -160,10 +194,7 @@ mod tests {
         };
         assert_eq!(of(&["boot/vmlinuz-6.1.0-1-amd64"]), [FollowUp::Initramfs, FollowUp::BootConfiguration]);
         assert_eq!(of(&["usr/lib/x86_64-linux-gnu/libz.so.1"]), [FollowUp::Ldconfig]);
-        assert_eq!(
-            of(&["etc/ssl/certs/a.pem", "etc/sysctl.d/x.conf"]),
-            [FollowUp::Sysctl, FollowUp::Certificates]
-        );
+        assert_eq!(of(&["etc/modules", "etc/sysctl.d/x.conf"]), [FollowUp::Initramfs, FollowUp::Sysctl]);
         assert_eq!(of(&["etc/motd", "home/x/lib/a.so"]), []);
     }
 
@@ -190,7 +221,7 @@ mod tests {
             "boot/initrd.img-6.1-old",
             "boot/vmlinuz-6.1-new",
             "usr/lib/modules/6.1-old/modules.dep",
-            "usr/lib/modules/6.1-new/modules.dep",
+            "usr/lib/modules/6.1-new/modules.order",
             "usr/lib/modules/6.1-gone/modules.dep",
             "usr/sbin/update-initramfs",
         ] {
@@ -200,15 +231,10 @@ mod tests {
         }
         let inside = Inside::new(Arc::new(Root::open(temp.path()).unwrap()));
         let commands: Vec<String> =
-            commands(&inside, FollowUp::Initramfs, false).iter().map(|argv| argv.join(" ")).collect();
+            commands(&inside, FollowUp::Initramfs, false).iter().map(|c| c.argv.join(" ")).collect();
         assert_eq!(
             commands,
-            [
-                "depmod 6.1-new",
-                "depmod 6.1-old",
-                "update-initramfs -c -k 6.1-new",
-                "update-initramfs -u -k 6.1-old"
-            ]
+            ["depmod 6.1-new", "update-initramfs -c -k 6.1-new", "update-initramfs -u -k 6.1-old"]
         );
     }
 }

@@ -127,7 +127,7 @@ impl Journal {
 }
 
 /// A path that is written in this program.
-pub(super) fn path(text: &'static str) -> RelPath {
+pub(crate) fn path(text: &'static str) -> RelPath {
     RelPath::new(text).unwrap_or_default()
 }
 

@@ -9,6 +9,7 @@
 //! shown. The planners are below `linux` and `solaris`; each takes a draft that lies over the tree.
 
 mod carry;
+mod chroot;
 mod draft;
 mod edit;
 mod follow;
@@ -18,6 +19,7 @@ mod inside;
 mod journal;
 mod lines;
 mod linux;
+mod process;
 mod release;
 mod report;
 mod solaris;
@@ -49,6 +51,7 @@ use hostkey::NewHostKey;
 use inside::Inside;
 
 pub(crate) use follow::{follow_ups, is_for_boot, kernel_of};
+pub(crate) use journal::path;
 
 /// The kind of system that the root is said to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! go wrong: a root that is only a copy and not yet a standby; nothing here applies to it, and `prepare-root` makes it
 //! one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -13,9 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::inside::Inside;
 use super::journal::{self, Journal};
+use super::report::Weight;
 use super::substitute::substitute;
+use super::{Command, chroot, follow};
+use crate::monitor::Monitor;
 use crate::profile::{Profile, catalogues};
-use crate::rules::{Action, Class, Origin, Rule, Substitution, Treatment};
+use crate::rules::{Action, Class, FollowUp, Origin, Rule, Substitution, Treatment};
 use crate::scan::{Presented, Root};
 use crate::tree::{RelPath, Timestamp, unescape};
 
@@ -96,6 +99,81 @@ impl Standby {
             (!declared.contains(&pattern)).then(|| Rule::new(Action::Class(Class::A), pattern, origin))
         }));
         rules
+    }
+
+    /// The release of the kernel that runs on it; none if it does not run.
+    pub(crate) fn running_kernel(&self) -> Option<String> {
+        self.live.then(|| rustix::system::uname().release().to_string_lossy().into_owned())
+    }
+
+    /// Writes down what has to follow, with what is left from before, durably.
+    pub(crate) fn intend(&self, mut wanted: BTreeSet<FollowUp>) -> io::Result<()> {
+        wanted.extend(follow::read(&self.inside)?);
+        follow::write(&self.inside, &wanted)
+    }
+
+    /// Does what was written down and is `wanted` now, and crosses it out; gives what failed, and where it shows.
+    pub(crate) fn follow(
+        &self,
+        wanted: &dyn Fn(FollowUp) -> bool,
+        monitor: &dyn Monitor,
+    ) -> Vec<(RelPath, String)> {
+        let mut left = match follow::read(&self.inside) {
+            Ok(left) => left,
+            Err(error) => return vec![(RelPath::root(), error.to_string())],
+        };
+        let mut failed = Vec::new();
+        for one in left.clone().into_iter().filter(|one| wanted(*one)) {
+            let commands = follow::commands(&self.inside, one, self.live);
+            match self.run(&commands, monitor) {
+                Ok(()) => drop(left.remove(&one)),
+                Err(why) => {
+                    let place = if follow::is_for_boot(one) { "boot" } else { "etc" };
+                    failed.push((journal::path(place), why));
+                }
+            }
+        }
+        if let Err(error) = follow::write(&self.inside, &left) {
+            failed.push((RelPath::root(), error.to_string()));
+        }
+        failed
+    }
+
+    /// Runs all of them, or fails with what the first failure says.
+    fn run(&self, commands: &[Command], monitor: &dyn Monitor) -> Result<(), String> {
+        if self.live {
+            return commands.iter().try_for_each(|command| {
+                follow::run_live(command, monitor).map_err(|why| format!("{}: {why}", command.argv.join(" ")))
+            });
+        }
+        let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
+        let ran = chroot::run_all(&self.inside, commands, &machine, monitor);
+        let wrong = ran.findings.iter().find(|finding| finding.weight > Weight::Note);
+        match (wrong, ran.pending.first()) {
+            (Some(finding), _) => Err(finding.message.clone()),
+            (None, Some(argv)) => Err(format!("{} was not run", argv.join(" "))),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Removes the initramfs of every kernel whose image is gone, and writes down that the boot loader has to know.
+    pub(crate) fn forget_kernels(&self) -> io::Result<()> {
+        let boot = journal::path("boot");
+        let names = self.inside.list(&boot)?;
+        let directory = self.inside.hold(&boot)?;
+        let mut gone = false;
+        for name in &names {
+            let Some(kernel) = follow::kernel_of(&boot.join(name)) else { continue };
+            let image = format!("vmlinuz-{kernel}");
+            if name.starts_with(b"initrd.img-") && !names.iter().any(|name| *name == image.as_bytes()) {
+                rustix::fs::unlinkat(&directory, &name[..], rustix::fs::AtFlags::empty())?;
+                gone = true;
+            }
+        }
+        if gone {
+            self.intend(BTreeSet::from([FollowUp::BootConfiguration]))?;
+        }
+        Ok(())
     }
 
     /// The names that it goes by.

@@ -109,7 +109,6 @@ fn what_needs_more_than_a_copy_says_what() {
         ("/etc/hosts", Treatment::Substitute(Substitution::Hosts)),
         ("/boot/vmlinuz-6.1.0-1-amd64", boot()),
         ("/usr/lib/modules/6.1.0-1-amd64/modules.dep", boot()),
-        ("/etc/ssl/certs/ca.pem", Treatment::Then(vec![FollowUp::Certificates])),
         ("/etc/ld.so.conf.d/local.conf", Treatment::Then(vec![FollowUp::Ldconfig])),
     ] {
         ask(&set, path, |decision| {

@@ -132,8 +132,6 @@ pub enum FollowUp {
     DaemonReload,
     /// Kernel parameters are set again.
     Sysctl,
-    /// Stores of certificates are put together again.
-    Certificates,
 }
 
 /// What a catalogue says of a path besides its class.

@@ -4,7 +4,7 @@
 //! from the sender may be wrong or hostile; a plan with one item out of scope is turned away as a whole, before
 //! anything is touched.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
@@ -15,9 +15,9 @@ use rustix::fs::{Mode, OFlags, openat};
 use crate::apply::{Committer, FileWriter, WriteError};
 use crate::monitor::Monitor;
 use crate::plan::{Change, Item, Plan};
-use crate::prepare::Standby;
+use crate::prepare::{self, Standby, follow_ups, is_for_boot, kernel_of};
 use crate::problem::Operation;
-use crate::rules::{RuleSet, Substitution, Treatment};
+use crate::rules::{FollowUp, RuleSet, Substitution, Treatment};
 use crate::scan::View;
 use crate::session::SessionError;
 use crate::session::auth::{PasswordLock, defect};
@@ -30,6 +30,9 @@ use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, Outgoing, Start, Wi
 
 /// How many basis files may be described before the first of them is settled.
 const BASES_AHEAD: usize = 4;
+
+/// Directories in scope in which what follows a sync makes files that are not.
+const FOLLOWED: [&str; 4] = ["boot", "boot/grub", "boot/grub2", "etc"];
 
 /// Blocks described by one message.
 const SUMS_PER_MESSAGE: usize = 32 * 1024;
@@ -164,6 +167,7 @@ impl<'a> Receiver<'a> {
     /// # Errors
     /// When the connection fails, or what was written cannot be made durable.
     pub(crate) fn run(&self, outgoing: &Outgoing, lanes: &mut [Incoming]) -> Result<Done, SessionError> {
+        self.intend()?;
         self.make_way();
         self.directories();
         self.without_content();
@@ -173,7 +177,13 @@ impl<'a> Receiver<'a> {
         self.committer.flush();
         self.remember();
         self.plan.items().filter(|item| item.link_to.is_some()).for_each(|item| self.committer.link(&item));
-        self.delete();
+        // What the next boot needs is made before anything goes that the last one needed.
+        let bootable = self.follow(is_for_boot);
+        let kernels_gone = self.delete(bootable);
+        if bootable && kernels_gone {
+            self.forget_kernels();
+        }
+        self.follow(|follow| bootable || !is_for_boot(follow));
         self.finish_directories();
         self.committer.finish().map_err(|error| SessionError::Fatal {
             operation: "flush the standby to stable storage",
@@ -270,7 +280,10 @@ impl<'a> Receiver<'a> {
 
     /// Deletes last, and not at all when something could not be made: what is to be deleted may be the only copy of
     /// what was moved.
-    fn delete(&self) {
+    ///
+    /// Kernels stay while what the next boot needs is not there (`bootable`), and so does the one that is running. True
+    /// when kernels were deleted.
+    fn delete(&self, bootable: bool) -> bool {
         // What was in the way of something else is gone already.
         let replaced = self.replaced_directories();
         let left = |item: &Item| {
@@ -280,11 +293,64 @@ impl<'a> Receiver<'a> {
         let count = self.plan.items().filter(left).count();
         if count > 0 && self.committer.failed_any() {
             let reason = format!("{count} deletions were put off, because not everything could be made");
-            return self.committer.problems.note(&RelPath::root(), Operation::Delete, reason);
+            self.committer.problems.note(&RelPath::root(), Operation::Delete, reason);
+            return false;
         }
+        let running = self.standby.and_then(|(standby, _)| standby.running_kernel());
+        let (mut kept, mut gone) = (BTreeSet::new(), false);
         for item in self.plan.items().filter(left) {
+            if let Some(kernel) = self.standby.and_then(|_| kernel_of(&item.path)) {
+                if !bootable || running.as_ref() == Some(&kernel) {
+                    kept.insert(kernel);
+                    continue;
+                }
+                gone = true;
+            }
             self.committer.delete(&item);
             self.monitor.changed(&item.path, &item.change);
+        }
+        for kernel in kept {
+            let reason = if bootable {
+                format!(
+                    "kernel {kernel} is running here; boot into the new one, and the next sync removes it"
+                )
+            } else {
+                format!("kernel {kernel} stays until what the next boot needs has been made")
+            };
+            self.committer.problems.note(&prepare::path("boot"), Operation::Delete, reason);
+        }
+        gone
+    }
+
+    /// Writes down what has to follow this plan, and what is left to be done from before.
+    fn intend(&self) -> Result<(), SessionError> {
+        let Some((standby, own)) = self.standby else { return Ok(()) };
+        let paths: Vec<RelPath> = self.plan.items().map(|item| item.path).collect();
+        standby.intend(follow_ups(own, paths.iter())).map_err(|error| SessionError::Fatal {
+            operation: "write down what has to follow",
+            reason: error.to_string(),
+        })
+    }
+
+    /// Does what has to follow, as far as it is `wanted` now; true when nothing failed.
+    fn follow(&self, wanted: impl Fn(FollowUp) -> bool) -> bool {
+        let Some((standby, _)) = self.standby else { return true };
+        for path in FOLLOWED {
+            // Remembered, so that what is made in them leaves their times as they are; not all of them are there.
+            let _ = self.committer.directories.open(&prepare::path(path));
+        }
+        let failed = standby.follow(&wanted, self.monitor);
+        for (path, reason) in &failed {
+            self.committer.problems.note(path, Operation::FollowUp, reason);
+        }
+        failed.is_empty()
+    }
+
+    /// Takes what was made here for kernels that are gone away, and has the boot loader know.
+    fn forget_kernels(&self) {
+        let Some((standby, _)) = self.standby else { return };
+        if let Err(error) = standby.forget_kernels() {
+            self.committer.problems.note(&prepare::path("boot"), Operation::Delete, error);
         }
     }
 

@@ -1,0 +1,158 @@
+//! A kernel upgrade on production, and what has to follow it on a standby that is mounted and not running.
+//!
+//! The standby's root holds a real shell, so that its tools are run in it by the real chroot; the tools themselves are
+//! scripts that write down how they were called (mocks: real ones are in the boot test).
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use syncore::monitor::Silent;
+use syncore::prepare::{self, Target};
+use syncore::profile::{Profile, catalogues};
+use syncore::session::{Approval, Job, Location, Options, Report, run};
+
+fn put(root: &Path, path: &str, content: &str) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+fn script(root: &Path, path: &str, body: &str) {
+    put(root, path, &format!("#!/bin/sh\n{body}"));
+    fs::set_permissions(root.join(path), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Copies the shell of this host and what it is linked with.
+fn shell(root: &Path) {
+    let linked = std::process::Command::new("ldd").arg("/bin/sh").output().unwrap();
+    let linked = String::from_utf8(linked.stdout).unwrap();
+    let libraries = linked.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in libraries.chain(["/bin/sh"]) {
+        let to = root.join(&file[1..]);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(file, to).unwrap();
+    }
+}
+
+const LOG: &str = "var/log/calls";
+
+fn tools(root: &Path, initramfs: &str) {
+    script(root, "usr/sbin/depmod", "echo depmod $1 >>/var/log/calls\n");
+    script(root, "usr/sbin/update-initramfs", initramfs);
+    script(root, "usr/sbin/update-grub", "echo update-grub >>/var/log/calls\n");
+}
+
+const WORKS: &str = "echo update-initramfs $* >>/var/log/calls\n: >/boot/initrd.img-$3\n";
+
+fn kernel(root: &Path, release: &str) {
+    put(root, &format!("boot/vmlinuz-{release}"), release);
+    put(root, &format!("usr/lib/modules/{release}/modules.order"), "kernel/fs/ext4.ko\n");
+    put(root, &format!("usr/lib/modules/{release}/modules.dep"), "kernel/fs/ext4.ko:\n");
+}
+
+fn pair(temp: &Path) -> (PathBuf, PathBuf) {
+    let (production, standby) = (temp.join("production"), temp.join("standby"));
+    for root in [&production, &standby] {
+        put(root, "etc/os-release", "ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n");
+        put(root, "etc/fstab", "UUID=root / ext4 defaults 0 1\n");
+        kernel(root, "6.1-old");
+        shell(root);
+        tools(root, WORKS);
+        for directory in ["dev", "proc", "sys", "run", "var/lib/clonetool", "var/log", "boot"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+    }
+    put(&standby, "boot/initrd.img-6.1-old", "made on the standby");
+    let options = prepare::Options { hostname: Some("standby".into()), ..prepare::Options::default() };
+    prepare::plan(&standby, &Target::default(), &options).unwrap().carry_out(&Silent).unwrap();
+    let _ = fs::remove_file(standby.join(LOG));
+    (production, standby)
+}
+
+fn sync(production: &Path, standby: &Path) -> Report {
+    let (name, text) = catalogues().iter().find(|(name, _)| *name == "linux").unwrap();
+    let job = Job {
+        source: Location::Local(production.into()),
+        destination: Location::Local(standby.into()),
+        rules: Profile::parse(name, text, &|_| None).unwrap().rules(),
+        options: Options { delete: true, ..Options::default() },
+    };
+    run(&job, &mut |_| Approval::Run, &Silent).unwrap()
+}
+
+fn calls(standby: &Path) -> Vec<String> {
+    fs::read_to_string(standby.join(LOG)).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+fn upgrade(production: &Path) {
+    kernel(production, "6.1-new");
+    fs::remove_file(production.join("boot/vmlinuz-6.1-old")).unwrap();
+    fs::remove_dir_all(production.join("usr/lib/modules/6.1-old")).unwrap();
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn a_new_kernel_gets_its_initramfs_before_the_old_one_goes() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let (production, standby) = pair(temp.path());
+    sync(&production, &standby);
+    let _ = fs::remove_file(standby.join(LOG));
+    upgrade(&production);
+    let report = sync(&production, &standby);
+    assert_eq!(report.problems, []);
+    assert_eq!(
+        calls(&standby),
+        [
+            "update-initramfs -c -k 6.1-new",
+            "update-initramfs -u -k 6.1-old",
+            "update-grub",
+            // Once more, without the kernel that is gone by now.
+            "update-grub"
+        ]
+    );
+    assert!(standby.join("boot/initrd.img-6.1-new").exists());
+    for gone in ["boot/vmlinuz-6.1-old", "boot/initrd.img-6.1-old", "usr/lib/modules/6.1-old"] {
+        assert!(!standby.join(gone).exists(), "{gone}");
+    }
+    assert!(sync(&production, &standby).plan.is_none());
+    assert_eq!(calls(&standby).len(), 4, "what was done is not done again");
+    // Nothing of ours is left mounted or lying around.
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(standby.to_str().unwrap()), "{mounts}");
+    assert!(!standby.join("usr/sbin/policy-rc.d").exists());
+}
+
+#[test]
+fn kernels_stay_until_what_the_next_boot_needs_is_made() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let (production, standby) = pair(temp.path());
+    sync(&production, &standby);
+    upgrade(&production);
+    tools(&production, "echo no space left >&2\nexit 1\n");
+    let report = sync(&production, &standby);
+    let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems.iter().any(|problem| problem.contains("no space left")), "{problems:?}");
+    for stays in ["boot/vmlinuz-6.1-old", "boot/initrd.img-6.1-old", "usr/lib/modules/6.1-old/modules.order"]
+    {
+        assert!(standby.join(stays).exists(), "{stays}");
+    }
+    // The same again as long as it fails, though nothing of the kernel is sent any more.
+    assert!(!sync(&production, &standby).problems.is_empty());
+    assert!(standby.join("usr/lib/modules/6.1-old/modules.order").exists());
+    tools(&production, WORKS);
+    assert_eq!(sync(&production, &standby).problems, []);
+    assert!(standby.join("boot/initrd.img-6.1-new").exists());
+    assert!(!standby.join("boot/vmlinuz-6.1-old").exists());
+    assert!(!standby.join("usr/lib/modules/6.1-old").exists());
+}
