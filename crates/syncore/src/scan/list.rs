@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::fs::{FileType, RawDir};
@@ -217,15 +217,10 @@ impl View {
             return problem(Operation::ReadMetadata, Errno::NAMETOOLONG);
         }
         let detail = if self.checksum || decision.auth_set { Detail::Content } else { detail };
-        let lies = if is_directory { self.lies(place, name) } else { None };
-        let (directory, lies_as) = match &lies {
-            Some((directory, lies_as)) => (directory.as_fd(), lies_as.as_c_str()),
-            None => (place.directory, name),
-        };
-        let (mut entry, inode) = match read_entry(directory, lies_as, detail, scratch) {
+        let (mut entry, inode) = match read_entry(place.directory, name, detail, scratch) {
             Ok(read) => read,
             // Gone, unless it is something else that is missing: procfs, say.
-            Err(Errno::NOENT) if read_kind(directory, lies_as).is_err() => return None,
+            Err(Errno::NOENT) if read_kind(place.directory, name).is_err() => return None,
             Err(error) if detail == Detail::Content => return problem(Operation::Read, error),
             Err(error) => return problem(Operation::ReadMetadata, error),
         };
@@ -251,17 +246,6 @@ impl View {
             (named.scope, named.below) = (Scope::Empty, None);
         }
         Some(Seen::Named(named))
-    }
-
-    /// Where a directory lies that is not where it is seen: the directory that holds it, and its name there.
-    fn lies(&self, place: &Place<'_>, name: &CStr) -> Option<(OwnedFd, CString)> {
-        if !self.root.has_elsewhere() {
-            return None;
-        }
-        let path = place.path.join(name.to_bytes());
-        let lies = self.root.is_elsewhere(&path).then(|| self.root.lies_at(&path))??;
-        let held = self.root.hold_directory(&lies.parent()?).ok()?;
-        Some((held, CString::new(lies.name()?).ok()?))
     }
 
     fn enters(&self, place: &Place<'_>, child: &Named) -> bool {
