@@ -26,6 +26,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) held: Vec<Held>,
     pub(crate) starts: Vec<String>,
     pub(crate) findings: Vec<Finding>,
+    /// Ids of production's filesystems and partitions, which nothing of the standby's boot may name.
+    pub(crate) source_ids: Vec<String>,
 }
 
 impl<'a> Draft<'a> {
@@ -39,6 +41,7 @@ impl<'a> Draft<'a> {
             held: Vec::new(),
             starts: Vec::new(),
             findings: Vec::new(),
+            source_ids: Vec::new(),
         }
     }
 

@@ -9,34 +9,41 @@
 //! shown. The planners are below `linux` and `solaris`; each takes a draft that lies over the tree.
 
 mod carry;
+mod chroot;
+mod detect;
 mod draft;
 mod edit;
 mod inside;
 mod journal;
 mod lines;
 mod linux;
+mod process;
 mod report;
 mod solaris;
 mod system;
 mod target;
+mod verify;
 
 pub use edit::{Edit, EditChange};
 pub use journal::{Journal, Line, STATE_DIRECTORY};
 pub use report::{Finding, Held, HostKey, Outcome, Replaced, Report, Step, Weight};
 pub use system::{Family, Kind, Solaris, System};
-pub use target::{Filesystem, Layer, Target};
+pub use target::{Disk, Filesystem, Layer, Table, Target};
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use thiserror::Error;
 
 use crate::monitor::Monitor;
 use crate::scan::Root;
 use crate::tree::RelPath;
+use chroot::Ran;
 use draft::Draft;
 use inside::Inside;
+use verify::{Checks, Prepared};
 
 /// The kind of system that the root is said to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,6 +266,10 @@ pub struct Preparation {
     system: System,
     journal: Journal,
     commands: Vec<Command>,
+    /// What is looked at in the end; none where nothing of it can be seen from here.
+    checks: Option<Checks>,
+    /// The host keys that came along, by content.
+    old_keys: Vec<(RelPath, String)>,
     report: Report,
 }
 
@@ -284,10 +295,14 @@ pub fn plan(path: &Path, target: &Target, options: &Options) -> Result<Preparati
     };
     check_hostname(&hostname)?;
     let task = Task { options, system: &system, target, earlier: earlier.as_ref(), hostname: &hostname };
-    match system.kind {
-        Kind::Linux(family) => linux::plan(&task, family, &mut draft)?,
-        Kind::Solaris(release) => solaris::plan(&task, release, &mut draft)?,
-    }
+    let checks = match system.kind {
+        Kind::Linux(family) => Some(linux::plan(&task, family, &mut draft)?),
+        Kind::Solaris(release) => {
+            solaris::plan(&task, release, &mut draft)?;
+            None
+        }
+    };
+    let old_keys = if earlier.is_none() { verify::host_keys(&inside)? } else { Vec::new() };
     let mut journal = earlier.clone().unwrap_or_else(|| Journal {
         source_hostname,
         source_machine_id: system.machine_id.clone(),
@@ -297,6 +312,12 @@ pub fn plan(path: &Path, target: &Target, options: &Options) -> Result<Preparati
     journal.hostname.clone_from(&hostname);
     journal.complete = false;
     journal.held = draft.held.clone();
+    for id in std::mem::take(&mut draft.source_ids) {
+        if !target.has_id(&id) && !journal.source_uuids.contains(&id) {
+            journal.source_uuids.push(id);
+        }
+    }
+    journal.source_uuids.retain(|id| !target.has_id(id));
     draft.commands.sort_by_key(|command| command.step);
     let commands = std::mem::take(&mut draft.commands);
     let report = Report {
@@ -311,7 +332,7 @@ pub fn plan(path: &Path, target: &Target, options: &Options) -> Result<Preparati
         findings: std::mem::take(&mut draft.findings),
         edits: draft.into_edits(),
     };
-    Ok(Preparation { inside, target: target.clone(), system, journal, commands, report })
+    Ok(Preparation { inside, target: target.clone(), system, journal, commands, checks, old_keys, report })
 }
 
 impl Preparation {
@@ -326,10 +347,47 @@ impl Preparation {
     /// # Errors
     /// [`PrepareError`]; what was done so far is in the journal, and the same call again goes on.
     pub fn carry_out(mut self, monitor: &dyn Monitor) -> Result<Report, PrepareError> {
+        let since = SystemTime::now();
         carry::carry_out(&self.inside, &self.report.edits, &mut self.journal, monitor)?;
-        self.journal.complete = true;
+        let ran = match self.system.kind {
+            Kind::Linux(_) => {
+                chroot::run_all(&self.inside, &self.commands, &self.target.architecture, monitor)
+            }
+            // Its tools run on no other kernel.
+            Kind::Solaris(_) => Ran::left(&self.commands),
+        };
+        if monitor.cancelled() {
+            return Err(PrepareError::Cancelled);
+        }
+        (self.report.commands, self.report.pending) = (ran.done, ran.pending);
+        self.report.findings.extend(ran.findings);
+        if let Some(checks) = &self.checks {
+            let prepared = Prepared {
+                inside: &self.inside,
+                target: &self.target,
+                journal: &self.journal,
+                since,
+                pending: !self.report.pending.is_empty(),
+            };
+            self.report.findings.extend(verify::check(&prepared, checks, &self.old_keys));
+        }
+        self.flush()?;
+        self.report.outcome = Report::outcome_of(&self.report.findings, !self.report.pending.is_empty());
+        // What failed may be tried again without being asked for by name.
+        self.journal.complete = self.report.outcome != Outcome::Failed;
         self.journal.write(&self.inside).map_err(|error| PrepareError::Journal(error.to_string()))?;
         Ok(self.report)
+    }
+
+    /// Has the filesystems write down what the commands made.
+    fn flush(&self) -> Result<(), PrepareError> {
+        for filesystem in &self.target.filesystems {
+            let Some(point) = &filesystem.mount_point else { continue };
+            let held = self.inside.root().open_directory(point);
+            let flushed = held.and_then(|held| rustix::fs::syncfs(held));
+            flushed.map_err(|error| PrepareError::Edit { path: point.clone(), reason: error.to_string() })?;
+        }
+        Ok(())
     }
 }
 

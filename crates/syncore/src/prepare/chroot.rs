@@ -1,0 +1,376 @@
+//! Runs the copy's own tools in the copy.
+//!
+//! Why: an initramfs and a boot loader are only right when the copy's own tools make them, and these want to find
+//! themselves at `/` with devices and the kernel's tables around them. What can go wrong: a tool that starts one of
+//! production's services (none can: service managers are told that there is no system to start anything in), that asks
+//! something (nobody answers), that hangs (it has a deadline), that is not there or is for another processor (it is
+//! pending, and said). Whatever happens, what was mounted here is unmounted again, last first.
+//!
+//! How: the mounts are bind mounts on held directories, made by system calls; the change of root is chroot(8) of the
+//! system that we run on, given our held descriptor of the root. The system call itself would need code between fork and
+//! exec, which is `unsafe`; a private mount namespace would need the same. So the mounts are seen by all, for as long as
+//! this runs.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+
+use super::Command;
+use super::inside::Inside;
+use super::process::{self, Ended, Program};
+use super::report::{Finding, Step};
+use crate::monitor::Monitor;
+use crate::scan::proc_path;
+use crate::tree::{Kind, RelPath};
+
+/// What a tool finds around it. `/run` has what udev knows: without it LVM asks every disk and waits ten seconds each.
+/// The firmware's variables below `/sys` are not among them: they are the machine's that we run on.
+const BINDS: [&str; 4] = ["dev", "proc", "sys", "run"];
+const ENVIRONMENT: [(&str, &str); 10] = [
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("HOME", "/root"),
+    ("LC_ALL", "C"),
+    ("TERM", "dumb"),
+    ("DEBIAN_FRONTEND", "noninteractive"),
+    ("SYSTEMD_OFFLINE", "1"),
+    ("SYSTEMD_IN_CHROOT", "1"),
+    // The EFI partition is where it was mounted; what udev would say of it is not known here.
+    ("SYSTEMD_RELAX_ESP_CHECKS", "1"),
+    ("GRUB_DISABLE_OS_PROBER", "true"),
+    ("LVM_SUPPRESS_FD_WARNINGS", "1"),
+];
+/// Where programs of the copy are looked for, in the order of its PATH.
+const PROGRAMS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// Forbids invoke-rc.d of Debian to start or stop anything.
+const POLICY: &str = "policy-rc.d";
+const POLICY_CONTENT: &[u8] = b"#!/bin/sh\n# clonetool prepare-root: removed when it is done\nexit 101\n";
+
+/// What came of the commands.
+#[derive(Debug, Default)]
+pub(super) struct Ran {
+    /// Those that were run.
+    pub(super) done: Vec<Vec<String>>,
+    /// Those that are left to be run.
+    pub(super) pending: Vec<Vec<String>>,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl Ran {
+    /// None was run, and that was known beforehand.
+    pub(super) fn left(commands: &[Command]) -> Self {
+        Self { pending: commands.iter().map(|command| command.argv.clone()).collect(), ..Self::default() }
+    }
+}
+
+/// How long a command of a step may take, on a slow machine with many kernels.
+const fn deadline(step: Step) -> Duration {
+    Duration::from_secs(match step {
+        Step::Initramfs | Step::Labels => 60 * 60,
+        _ => 10 * 60,
+    })
+}
+
+/// Runs all commands in the copy, in their order.
+pub(super) fn run_all(
+    inside: &Inside,
+    commands: &[Command],
+    architecture: &str,
+    monitor: &dyn Monitor,
+) -> Ran {
+    let mut ran = Ran::default();
+    if commands.is_empty() {
+        return ran;
+    }
+    let leave = |reason: String| {
+        let mut ran = Ran::left(commands);
+        ran.findings.push(Finding::pending(reason));
+        ran
+    };
+    match machine_of(inside) {
+        Some(machine) if !runs_here(machine, architecture) => {
+            return leave(format!(
+                "the copy is for another processor than this machine ({architecture}): run the pending commands in \
+                 it, on a machine of its kind"
+            ));
+        }
+        _ => {}
+    }
+    let Some(program) = process::find("chroot") else {
+        return leave(
+            "there is no chroot program here to run the pending commands in the copy with".to_owned(),
+        );
+    };
+    if !rustix::process::geteuid().is_root() {
+        return leave("only root can run the pending commands in the copy".to_owned());
+    }
+    let mut surroundings = Surroundings::default();
+    if let Err(error) = surroundings.make(inside) {
+        let mut ran = leave(format!("the pending commands cannot be run in the copy here: {error}"));
+        ran.findings.extend(surroundings.undo(inside));
+        return ran;
+    }
+    for command in commands {
+        if monitor.cancelled() {
+            ran.pending.push(command.argv.clone());
+            continue;
+        }
+        run_one(inside, &program, command, monitor, &mut ran);
+    }
+    ran.findings.extend(surroundings.undo(inside));
+    ran
+}
+
+fn run_one(
+    inside: &Inside,
+    chroot: &std::path::Path,
+    command: &Command,
+    monitor: &dyn Monitor,
+    ran: &mut Ran,
+) {
+    let shown = command.argv.join(" ");
+    let name = command.argv.first().map(String::as_str).unwrap_or_default();
+    let Some(program) = find_program(inside, name) else {
+        ran.pending.push(command.argv.clone());
+        ran.findings.push(Finding::pending(format!("{name} is not in the copy: {} ({shown})", command.why)));
+        return;
+    };
+    let limit = deadline(command.step);
+    let outcome = process::run(&program_in(inside, chroot, &program, &command.argv[1..], limit), &|| {
+        monitor.cancelled()
+    });
+    match outcome {
+        Ok(outcome) if outcome.succeeded() => ran.done.push(command.argv.clone()),
+        Ok(outcome) if outcome.ended == Ended::Cancelled => ran.pending.push(command.argv.clone()),
+        Ok(outcome) => {
+            ran.done.push(command.argv.clone());
+            ran.findings.push(Finding::failure(format!("{shown}: {}", outcome.describe(limit))));
+        }
+        Err(error) => {
+            ran.pending.push(command.argv.clone());
+            ran.findings.push(Finding::failure(format!("{shown}: {error}")));
+        }
+    }
+}
+
+/// A program of the copy, to be run in it.
+pub(super) fn program_in<'a>(
+    inside: &Inside,
+    chroot: &std::path::Path,
+    program: &str,
+    arguments: &[String],
+    deadline: Duration,
+) -> Program<'a> {
+    // Our descriptor, by way of our process: the root is the one that is held, wherever its path leads by now.
+    let held = format!("/proc/{}/fd/{}", std::process::id(), inside.root().as_fd().as_raw_fd());
+    let head = [OsString::from(held), OsString::from(program)];
+    Program {
+        path: chroot.to_owned(),
+        arguments: head.into_iter().chain(arguments.iter().map(OsString::from)).collect(),
+        environment: &ENVIRONMENT,
+        deadline,
+    }
+}
+
+/// Where a program is in the copy, as the copy sees it.
+pub(super) fn find_program(inside: &Inside, name: &str) -> Option<String> {
+    let executable = |path: &str| {
+        let path = RelPath::from_absolute(path.as_bytes()).ok()?;
+        let entry = inside.entry(&path).ok()??;
+        (entry.kind == Kind::File && entry.mode & 0o111 != 0).then_some(())
+    };
+    if name.starts_with('/') {
+        return executable(name).map(|()| name.to_owned());
+    }
+    PROGRAMS.iter().map(|directory| format!("{directory}/{name}")).find(|path| executable(path).is_some())
+}
+
+/// Word size and processor of the copy's programs, as ELF has them; none when there is no program to tell.
+fn machine_of(inside: &Inside) -> Option<(u8, u16)> {
+    ["/bin/sh", "/usr/bin/sh", "/sbin/init", "/bin/ls", "/usr/bin/env"].iter().find_map(|path| {
+        let path = RelPath::from_absolute(path.as_bytes()).ok()?;
+        let mut head = [0; 20];
+        io::Read::read_exact(&mut inside.open(&path).ok()?, &mut head).ok()?;
+        let number = [head[18], head[19]];
+        let machine = if head[5] == 2 { u16::from_be_bytes(number) } else { u16::from_le_bytes(number) };
+        (head[..4] == *b"\x7fELF").then_some((head[4], machine))
+    })
+}
+
+/// Whether a processor that uname(2) calls `architecture` runs programs of this kind.
+fn runs_here((class, machine): (u8, u16), architecture: &str) -> bool {
+    match architecture {
+        "x86_64" => matches!((class, machine), (_, 62) | (1, 3)),
+        "i386" | "i486" | "i586" | "i686" => (class, machine) == (1, 3),
+        "aarch64" => (class, machine) == (2, 183),
+        "ppc64" | "ppc64le" => machine == 21,
+        "s390x" => (class, machine) == (2, 22),
+        "riscv64" => (class, machine) == (2, 243),
+        _ if architecture.starts_with("arm") => (class, machine) == (1, 40),
+        _ => false,
+    }
+}
+
+/// What was put around the copy, to be taken away again.
+#[derive(Debug, Default)]
+struct Surroundings {
+    mounted: Vec<PathBuf>,
+    policy: Option<RelPath>,
+}
+
+impl Surroundings {
+    fn make(&mut self, inside: &Inside) -> io::Result<()> {
+        let canonical = PathBuf::from(OsString::from_vec(inside.root().canonical_path()?));
+        for name in BINDS {
+            let root = inside.root();
+            match mkdirat(root.as_fd(), name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            // Held without following a link: a bind on what a link leads to could be a bind on our own /dev.
+            let held = root.hold_directory(&RelPath::root().join(name.as_bytes())).map_err(|error| {
+                io::Error::new(io::Error::from(error).kind(), format!("/{name} of the copy is no directory"))
+            })?;
+            mount_bind(format!("/{name}"), proc_path(held.as_fd())).map_err(|error| {
+                io::Error::new(io::Error::from(error).kind(), format!("cannot bind /{name}: {error}"))
+            })?;
+            self.mounted.push(canonical.join(name));
+        }
+        self.forbid_services(inside)
+    }
+
+    /// Puts a policy in place, unless the administrator has one.
+    fn forbid_services(&mut self, inside: &Inside) -> io::Result<()> {
+        if find_program(inside, "invoke-rc.d").is_none() {
+            return Ok(());
+        }
+        let directory = inside.resolve(&RelPath::from_absolute(b"/usr/sbin").map_err(io::Error::other)?)?;
+        let path = directory.join(POLICY.as_bytes());
+        if inside.own_entry(&path)?.is_some() {
+            // One that an interrupted run of ours left is taken over, and removed at the end.
+            if inside.read(&path).ok().flatten().as_deref() == Some(POLICY_CONTENT) {
+                self.policy = Some(directory);
+            }
+            return Ok(());
+        }
+        let held = inside.root().hold_directory(&directory)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&held, POLICY, flags, Mode::from_raw_mode(0o755))?;
+        self.policy = Some(directory);
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o755))?;
+        io::Write::write_all(&mut std::fs::File::from(file), POLICY_CONTENT)
+    }
+
+    /// Takes everything away, last first, and says what could not be.
+    fn undo(self, inside: &Inside) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if let Some(directory) = self.policy {
+            let removed = inside
+                .root()
+                .hold_directory(&directory)
+                .and_then(|held| unlinkat(held, POLICY, AtFlags::empty()));
+            if let Err(error) = removed {
+                findings.push(
+                    Finding::failure(format!(
+                        "remove {POLICY}: {error}; no service can be started while it is there"
+                    ))
+                    .at(&directory),
+                );
+            }
+        }
+        for point in self.mounted.into_iter().rev() {
+            let plain = unmount(&point, UnmountFlags::NOFOLLOW);
+            // Something in the kernel may still have it open; then it goes when that does.
+            let gone = plain.or_else(|_| unmount(&point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH));
+            if let Err(error) = gone {
+                findings.push(Finding::failure(format!("cannot unmount {}: {error}", point.display())));
+            }
+        }
+        findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scan::{Root, mounts_below};
+    use std::sync::Arc;
+
+    fn tree() -> (tempfile::TempDir, Inside) {
+        let temp = tempfile::tempdir().unwrap();
+        let inside = Inside::new(Arc::new(Root::open(temp.path()).unwrap()));
+        (temp, inside)
+    }
+
+    fn put(temp: &tempfile::TempDir, path: &str, content: &[u8]) {
+        use std::os::unix::fs::PermissionsExt;
+        let path = temp.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    struct Quiet;
+    impl Monitor for Quiet {}
+
+    fn command(name: &str) -> Command {
+        Command { step: Step::Initramfs, argv: vec![name.into()], why: "a reason".into() }
+    }
+
+    #[test]
+    fn a_copy_for_another_processor_is_pending_and_nothing_is_mounted() {
+        let (temp, inside) = tree();
+        let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+        elf.resize(20, 0);
+        elf[18] = 183;
+        put(&temp, "bin/sh", &elf);
+        let ran = run_all(&inside, &[command("update-initramfs")], "x86_64", &Quiet);
+        assert_eq!((ran.done.len(), ran.pending.len()), (0, 1));
+        assert!(ran.findings[0].message.contains("another processor"));
+        assert!(!temp.path().join("dev").exists());
+    }
+
+    #[test]
+    fn processors_run_what_they_run() {
+        assert!(runs_here((2, 62), "x86_64") && runs_here((1, 3), "x86_64"));
+        assert!(!runs_here((2, 183), "x86_64") && !runs_here((2, 62), "i686"));
+        assert!(!runs_here((2, 2), "x86_64") && runs_here((2, 183), "aarch64"));
+    }
+
+    #[test]
+    fn everything_is_unmounted_when_a_program_is_missing_or_fails() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (temp, inside) = tree();
+        put(&temp, "usr/sbin/broken", b"#!/no/such/interpreter\n");
+        put(&temp, "usr/sbin/invoke-rc.d", b"");
+        let ran = run_all(&inside, &[command("not-there"), command("broken")], "x86_64", &Quiet);
+        assert_eq!(ran.pending, [["not-there"]]);
+        assert_eq!(ran.done, [["broken"]]);
+        let weights: Vec<_> = ran.findings.iter().map(|finding| finding.weight).collect();
+        assert_eq!(weights, [super::super::Weight::Pending, super::super::Weight::Failure]);
+        assert_eq!(mounts_below(inside.root()), []);
+        assert!(!temp.path().join("usr/sbin/policy-rc.d").exists());
+    }
+
+    #[test]
+    fn a_link_in_place_of_dev_is_not_mounted_upon() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (temp, inside) = tree();
+        std::fs::create_dir(temp.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", temp.path().join("sys")).unwrap();
+        let ran = run_all(&inside, &[command("not-there")], "x86_64", &Quiet);
+        assert_eq!(ran.pending.len(), 1);
+        assert!(ran.findings[0].message.contains("/sys"), "{:?}", ran.findings);
+        assert_eq!(mounts_below(inside.root()), []);
+    }
+}
