@@ -35,6 +35,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) source_host_keys: Vec<String>,
     /// Host keys that are made once the edits are.
     pub(crate) new_host_keys: Vec<NewHostKey>,
+    /// Ids of production's filesystems and partitions, which nothing of the standby's boot may name.
+    pub(crate) source_ids: Vec<String>,
 }
 
 impl<'a> Draft<'a> {
@@ -52,6 +54,7 @@ impl<'a> Draft<'a> {
             source_addresses: Vec::new(),
             source_host_keys: Vec::new(),
             new_host_keys: Vec::new(),
+            source_ids: Vec::new(),
         }
     }
 

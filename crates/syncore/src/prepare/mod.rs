@@ -10,6 +10,7 @@
 
 mod carry;
 mod chroot;
+mod detect;
 mod draft;
 mod edit;
 mod follow;
@@ -27,6 +28,7 @@ mod standby;
 mod substitute;
 mod system;
 mod target;
+mod verify;
 
 pub use edit::{Edit, EditChange, Instead};
 pub use hold::{InPlace, PROMOTED, Undo};
@@ -35,20 +37,23 @@ pub use release::{Released, held, release};
 pub use report::{Finding, Held, HostKey, Outcome, Replaced, Report, Step, Weight};
 pub use standby::Standby;
 pub use system::{Family, Kind, Solaris, System};
-pub use target::{Filesystem, Layer, Target};
+pub use target::{Disk, Filesystem, Layer, Table, Target};
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use thiserror::Error;
 
 use crate::monitor::Monitor;
 use crate::scan::Root;
 use crate::tree::RelPath;
+use chroot::Ran;
 use draft::Draft;
 use hostkey::NewHostKey;
 use inside::Inside;
+use verify::{Checks, Prepared};
 
 pub(crate) use follow::{follow_ups, is_for_boot, kernel_of};
 pub(crate) use journal::path;
@@ -275,6 +280,10 @@ pub struct Preparation {
     journal: Journal,
     commands: Vec<Command>,
     host_keys: Vec<NewHostKey>,
+    /// What is looked at in the end; none where nothing of it can be seen from here.
+    checks: Option<Checks>,
+    /// The host keys that came along, by content.
+    old_keys: Vec<(RelPath, String)>,
     report: Report,
 }
 
@@ -302,10 +311,14 @@ pub fn plan(path: &Path, target: &Target, options: &Options) -> Result<Preparati
     // What an earlier preparation holds is still held, though it is no longer where it would be found.
     draft.held = earlier.as_ref().map(|earlier| earlier.held.clone()).unwrap_or_default();
     let task = Task { options, system: &system, target, earlier: earlier.as_ref(), hostname: &hostname };
-    match system.kind {
-        Kind::Linux(family) => linux::plan(&task, family, &mut draft)?,
-        Kind::Solaris(release) => solaris::plan(&task, release, &mut draft)?,
-    }
+    let checks = match system.kind {
+        Kind::Linux(family) => Some(linux::plan(&task, family, &mut draft)?),
+        Kind::Solaris(release) => {
+            solaris::plan(&task, release, &mut draft)?;
+            None
+        }
+    };
+    let old_keys = if earlier.is_none() { verify::host_keys(&inside)? } else { Vec::new() };
     let mut journal = earlier.clone().unwrap_or_else(|| Journal {
         source_hostname,
         source_machine_id: system.machine_id.clone(),
@@ -327,6 +340,12 @@ pub fn plan(path: &Path, target: &Target, options: &Options) -> Result<Preparati
             }
         }
     }
+    for id in std::mem::take(&mut draft.source_ids) {
+        if !target.has_id(&id) && !journal.source_uuids.contains(&id) {
+            journal.source_uuids.push(id);
+        }
+    }
+    journal.source_uuids.retain(|id| !target.has_id(id));
     draft.commands.sort_by_key(|command| command.step);
     let commands = std::mem::take(&mut draft.commands);
     let host_keys = std::mem::take(&mut draft.new_host_keys);
@@ -342,7 +361,17 @@ pub fn plan(path: &Path, target: &Target, options: &Options) -> Result<Preparati
         findings: std::mem::take(&mut draft.findings),
         edits: draft.into_edits(),
     };
-    Ok(Preparation { inside, target: target.clone(), system, journal, commands, host_keys, report })
+    Ok(Preparation {
+        inside,
+        target: target.clone(),
+        system,
+        journal,
+        commands,
+        host_keys,
+        checks,
+        old_keys,
+        report,
+    })
 }
 
 impl Preparation {
@@ -357,11 +386,48 @@ impl Preparation {
     /// # Errors
     /// [`PrepareError`]; what was done so far is in the journal, and the same call again goes on.
     pub fn carry_out(mut self, monitor: &dyn Monitor) -> Result<Report, PrepareError> {
+        let since = SystemTime::now();
         carry::carry_out(&self.inside, &self.report.edits, &mut self.journal, monitor)?;
         self.report.host_keys = hostkey::make(&self.inside, &self.host_keys, &mut self.journal)?;
-        self.journal.complete = true;
+        let ran = match self.system.kind {
+            Kind::Linux(_) => {
+                chroot::run_all(&self.inside, &self.commands, &self.target.architecture, monitor)
+            }
+            // Its tools run on no other kernel.
+            Kind::Solaris(_) => Ran::left(&self.commands),
+        };
+        if monitor.cancelled() {
+            return Err(PrepareError::Cancelled);
+        }
+        (self.report.commands, self.report.pending) = (ran.done, ran.pending);
+        self.report.findings.extend(ran.findings);
+        if let Some(checks) = &self.checks {
+            let prepared = Prepared {
+                inside: &self.inside,
+                target: &self.target,
+                journal: &self.journal,
+                since,
+                pending: !self.report.pending.is_empty(),
+            };
+            self.report.findings.extend(verify::check(&prepared, checks, &self.old_keys));
+        }
+        self.flush()?;
+        self.report.outcome = Report::outcome_of(&self.report.findings, !self.report.pending.is_empty());
+        // What failed may be tried again without being asked for by name.
+        self.journal.complete = self.report.outcome != Outcome::Failed;
         self.journal.write(&self.inside).map_err(|error| PrepareError::Journal(error.to_string()))?;
         Ok(self.report)
+    }
+
+    /// Has the filesystems write down what the commands made.
+    fn flush(&self) -> Result<(), PrepareError> {
+        for filesystem in &self.target.filesystems {
+            let Some(point) = &filesystem.mount_point else { continue };
+            let held = self.inside.root().open_directory(point);
+            let flushed = held.and_then(|held| rustix::fs::syncfs(held));
+            flushed.map_err(|error| PrepareError::Edit { path: point.clone(), reason: error.to_string() })?;
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::PrepareError;
+use super::{PrepareError, detect};
 use crate::tree::RelPath;
 
 /// What a filesystem lies on, from the filesystem down to the disk.
@@ -62,6 +62,32 @@ pub struct Filesystem {
     pub disks: Vec<PathBuf>,
 }
 
+/// The partition table of a disk, as far as a boot loader cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// The old one.
+    Mbr {
+        /// Sectors of 512 bytes between it and the first partition.
+        gap_sectors: u64,
+    },
+    /// GUID partition table.
+    Gpt {
+        /// Whether there is a BIOS boot partition.
+        bios_boot: bool,
+    },
+}
+
+/// A disk that the firmware boots from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// As this host names it.
+    pub device: PathBuf,
+    /// Its partition table; none for a disk that is one filesystem.
+    pub table: Option<Table>,
+    /// A name below `/dev/disk/by-id`, if udev made one.
+    pub by_id: Option<PathBuf>,
+}
+
 /// Where and how the copy will boot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Target {
@@ -69,6 +95,8 @@ pub struct Target {
     pub filesystems: Vec<Filesystem>,
     /// The disks that the firmware boots from.
     pub boot_disks: Vec<PathBuf>,
+    /// What is known of these disks.
+    pub disks: Vec<Disk>,
     /// Whether the machine we run on was started by UEFI.
     pub uefi: bool,
     /// The processor that we run on, as uname(1) names it.
@@ -81,8 +109,7 @@ impl Target {
     /// # Errors
     /// [`PrepareError::Storage`] when the root lies on something that we do not know how to boot from.
     pub fn detect(root: &Path, boot_disks: &[PathBuf]) -> Result<Self, PrepareError> {
-        let _ = root;
-        Ok(Self { boot_disks: boot_disks.to_vec(), ..Self::default() })
+        detect::detect(root, boot_disks)
     }
 
     /// The filesystem that is mounted at `mount_point`, below the prepared root.
@@ -90,6 +117,20 @@ impl Target {
     pub fn at(&self, mount_point: &str) -> Option<&Filesystem> {
         let wanted = RelPath::from_absolute(mount_point.as_bytes()).ok()?;
         self.filesystems.iter().find(|filesystem| filesystem.mount_point.as_ref() == Some(&wanted))
+    }
+
+    /// Whether an id is that of a filesystem, swap area or partition of the target.
+    #[must_use]
+    pub fn has_id(&self, id: &str) -> bool {
+        let is = |own: &Option<String>| own.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(id));
+        self.filesystems.iter().any(|one| {
+            is(&one.uuid)
+                || is(&one.partition_uuid)
+                || one.layers.iter().any(|layer| match layer {
+                    Layer::Luks { uuid, .. } | Layer::Md { uuid } => uuid.eq_ignore_ascii_case(id),
+                    Layer::Lvm { .. } | Layer::Partition { .. } | Layer::Disk => false,
+                })
+        })
     }
 
     /// Swap areas.

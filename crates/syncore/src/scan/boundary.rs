@@ -79,6 +79,28 @@ impl Mount {
     }
 }
 
+/// A filesystem mounted at or below a root, and what it was mounted from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MountSource {
+    /// Where, relative to the root; empty at the root itself.
+    pub(crate) path: RelPath,
+    /// Its type as the kernel names it.
+    pub(crate) kind: String,
+    /// Which directory of the filesystem is mounted: `/`, or a subvolume, or what a bind mount shows.
+    pub(crate) root: Vec<u8>,
+    /// The device, as it was named to mount(8).
+    pub(crate) source: Vec<u8>,
+    /// Number of the device; its first part is 0 where the filesystem has no device of its own.
+    pub(crate) device: (u32, u32),
+}
+
+impl MountSource {
+    /// As [`Mount::is_local`].
+    pub(crate) fn is_local(&self) -> bool {
+        Mount { path: RelPath::root(), kind: self.kind.clone() }.is_local()
+    }
+}
+
 /// Which directories a walk does not enter.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boundaries {
@@ -146,6 +168,12 @@ pub fn never_entered(directory: impl AsFd) -> bool {
 /// The filesystems mounted below `root`, sorted by path; none when `/proc` cannot be read.
 #[must_use]
 pub fn mounts_below(root: &Root) -> Vec<Mount> {
+    let sources = mount_sources(root).into_iter();
+    sources.filter(|m| !m.path.is_root()).map(|m| Mount { path: m.path, kind: m.kind }).collect()
+}
+
+/// As [`mounts_below`], with what is mounted at the root itself, and with what each was mounted from.
+pub(crate) fn mount_sources(root: &Root) -> Vec<MountSource> {
     let Ok(canonical) = root.canonical_path() else { return Vec::new() };
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let Ok(fd) = openat(rustix::fs::CWD, "/proc/self/mountinfo", flags, Mode::empty()) else {
@@ -158,9 +186,9 @@ pub fn mounts_below(root: &Root) -> Vec<Mount> {
     parse_mountinfo(&table, &canonical)
 }
 
-/// Picks the mount points strictly below `root` from the text of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
-fn parse_mountinfo(table: &[u8], root: &[u8]) -> Vec<Mount> {
-    let mut mounts: Vec<Mount> = table
+/// Picks the mount points at and below `root` from the text of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+fn parse_mountinfo(table: &[u8], root: &[u8]) -> Vec<MountSource> {
+    let mut mounts: Vec<MountSource> = table
         .split(|b| *b == b'\n')
         .filter_map(|line| {
             let fields: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
@@ -168,10 +196,17 @@ fn parse_mountinfo(table: &[u8], root: &[u8]) -> Vec<Mount> {
             let separator = fields.iter().position(|f| *f == b"-")?;
             let kind = String::from_utf8_lossy(fields.get(separator + 1)?).into_owned();
             let below = point.strip_prefix(root.strip_suffix(b"/").unwrap_or(root))?;
-            if below.len() < 2 || below[0] != b'/' {
+            if !matches!(below, [] | [b'/', ..]) {
                 return None;
             }
-            Some(Mount { path: RelPath::from_absolute(below).ok()?, kind })
+            let (major, minor) = std::str::from_utf8(fields.get(2)?).ok()?.split_once(':')?;
+            Some(MountSource {
+                path: RelPath::from_absolute(below).ok()?,
+                kind,
+                root: unescape(fields.get(3)?),
+                source: unescape(fields.get(separator + 2)?),
+                device: (major.parse().ok()?, minor.parse().ok()?),
+            })
         })
         .collect();
     mounts.sort_by(|a, b| a.path.cmp(&b.path));
@@ -213,8 +248,9 @@ mod tests {
             32 22 8:3 / /srvx rw - ext4 /dev/sda3 rw\n";
         let at_root = parse_mountinfo(table, b"/");
         let names: Vec<String> = at_root.iter().map(|m| format!("{} {}", m.path, m.kind)).collect();
-        assert_eq!(names, ["/proc proc", "/srv/a b ext4", "/srvx ext4"]);
-        assert!(!at_root[0].is_local() && at_root[1].is_local());
+        assert_eq!(names, ["/ ext4", "/proc proc", "/srv/a b ext4", "/srvx ext4"]);
+        assert!(!at_root[1].is_local() && at_root[2].is_local());
+        assert_eq!((&at_root[2].source[..], at_root[2].device), (&b"/dev/sda2"[..], (8, 2)));
         let below = parse_mountinfo(table, b"/srv");
         assert_eq!(below.len(), 1);
         assert_eq!(below[0].path.as_bytes(), b"a b");

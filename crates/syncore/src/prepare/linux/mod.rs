@@ -4,20 +4,78 @@
 //! the boot loader that names it. What can go wrong: a file that one distribution has and another has not; each planner
 //! looks before it edits.
 
+mod boot;
+mod cmdline;
+mod devices;
 mod distribution;
+mod entries;
+mod fstab;
 mod held;
 mod identity;
 mod names;
+mod storage;
 #[cfg(test)]
 pub(super) mod testing;
 mod units;
 
 use super::draft::Draft;
-use super::{Family, PrepareError, Task};
+use super::report::Finding;
+use super::verify::Checks;
+use super::{Bootloader, Family, PrepareError, Task};
+pub(super) use boot::Installed;
+pub(super) use fstab::wrong_lines;
 
 /// Plans everything.
-pub(super) fn plan(task: &Task<'_>, family: Family, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
-    let _ = family;
+pub(super) fn plan(task: &Task<'_>, family: Family, draft: &mut Draft<'_>) -> Result<Checks, PrepareError> {
+    fstab::guard(task, draft)?;
+    if task.target.at("/").is_none() && task.options.root_device.is_none() {
+        return Err(PrepareError::Storage {
+            device: draft.inside().root().path().display().to_string(),
+            reason: "nothing is mounted there: mount the standby's root filesystem at it, or name what it will lie \
+                     on with --root-device"
+                .to_owned(),
+        });
+    }
     identity::plan(task, draft)?;
-    held::plan(draft)
+    held::plan(draft)?;
+    let seen = fstab::plan(task, draft)?;
+    storage::plan(task, &seen, draft)?;
+    let mut rewriter = cmdline::Rewriter::new(task);
+    cmdline::plan(task, &mut rewriter, draft)?;
+    entries::plan(task, &mut rewriter, draft)?;
+    let (ids, network) = (std::mem::take(&mut rewriter.ids), std::mem::take(&mut rewriter.network));
+    draft.source_ids.extend(ids);
+    for word in network {
+        draft.find(Finding::note(format!("the kernel is no longer told {word}: it is production's network")));
+    }
+    storage::resume(task, draft)?;
+    draft.source_ids.extend(menu_ids(draft)?);
+    let installed = boot::plan(task, family, draft)?;
+    boot::labels(draft)?;
+    Ok(Checks {
+        root_words: cmdline::root_words(task),
+        installed,
+        bootloader: task.options.bootloader == Bootloader::Auto,
+        root_device: task.options.root_device.clone(),
+        mapped: task.options.device_map.iter().filter_map(|(_, new)| new.clone()).collect(),
+        identity: task.options.identity,
+    })
 }
+
+/// The UUIDs in the boot menu that came along.
+fn menu_ids(draft: &Draft<'_>) -> Result<Vec<String>, PrepareError> {
+    let mut ids: Vec<String> = Vec::new();
+    for path in ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"] {
+        let text = draft.text(path)?.unwrap_or_default();
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        for word in words.filter(|word| word.len() == 36 && entries::is_uuid(word)) {
+            if !ids.iter().any(|id| id == word) {
+                ids.push(word.to_owned());
+            }
+        }
+    }
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests;
