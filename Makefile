@@ -5,14 +5,18 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 SKIP_LOG := $(TARGET_DIR)/skipped-tests.txt
+BOOT_SKIP_LOG := $(TARGET_DIR)/skipped-boot-tests.txt
 BENCH_ARGS ?=
+BOOT_ARGS ?=
 BINARY := $(TARGET_DIR)/release/clonetool
 
-.PHONY: help build demo test lint deny bench install clean
+.PHONY: help build demo test test-boot lint deny bench install clean
 
 help:
 	@echo 'make demo      clone a small production root to a standby, change it, sync it, verify it'
 	@echo 'make test      format, lints, every test, and the licence check'
+	@echo 'make test-boot a copy of a Debian host, prepared and booted in qemu, and each step left out in turn;'
+	@echo '               BOOT_ARGS=--short for the shorter half of it'
 	@echo 'make lint      format, lints and licence check alone'
 	@echo 'make bench     against rsync; BENCH_ARGS="--quick --only W3,W5" and the like, or'
 	@echo '               BENCH_ARGS="--full --memory --charts doc --markdown doc/performance.md" for every number'
@@ -34,6 +38,12 @@ test:
 	@mkdir -p '$(TARGET_DIR)' && rm -f '$(SKIP_LOG)'
 	CLONETOOL_SKIP_LOG='$(SKIP_LOG)' $(CARGO) test --workspace --locked
 	@packaging/check-skips.sh '$(SKIP_LOG)' tests/expected-skips.txt
+
+test-boot:
+	@packaging/prerequisites.sh boot
+	@mkdir -p '$(TARGET_DIR)' && rm -f '$(BOOT_SKIP_LOG)'
+	CLONETOOL_SKIP_LOG='$(BOOT_SKIP_LOG)' $(CARGO) test --locked --package clonetool --test boot -- $(BOOT_ARGS)
+	@packaging/check-skips.sh '$(BOOT_SKIP_LOG)' tests/boot/expected-skips.txt
 
 lint:
 	$(CARGO) fmt --all --check

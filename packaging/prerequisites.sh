@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the system packages that a make target needs, or names them.
 #
-#     packaging/prerequisites.sh build|demo|test|bench
+#     packaging/prerequisites.sh build|demo|test|boot|bench
 #
 # As root on Debian or Ubuntu what is missing is installed; anywhere else, or with CLONETOOL_NO_INSTALL set, it is
 # named. Exit 0: everything that the target cannot do without is there. Exit 1: it is not.
@@ -21,14 +21,16 @@ have() {
 build_packages="ca-certificates gcc libc6-dev make pkg-config libssl-dev zlib1g-dev"
 demo_packages="$build_packages acl openssh-client openssh-server"
 test_packages="$demo_packages attr libcap2-bin e2fsprogs btrfs-progs xfsprogs strace util-linux iproute2 rsync debootstrap"
+boot_packages="$build_packages binutils e2fsprogs mmdebstrap mtools openssh-client openssh-server ovmf qemu-system-x86 util-linux"
 bench_packages="$build_packages openssh-client openssh-server rsync debootstrap postgresql time util-linux"
 
 case "${1:-}" in
 build) packages=$build_packages ;;
 demo) packages=$demo_packages ;;
 test) packages=$test_packages ;;
+boot) packages=$boot_packages ;;
 bench) packages=$bench_packages ;;
-*) die "usage: $0 build|demo|test|bench" ;;
+*) die "usage: $0 build|demo|test|boot|bench" ;;
 esac
 target=$1
 
@@ -118,7 +120,10 @@ else
         echo "prerequisites: for make $target this host needs:"
         echo "prerequisites:     $1 $list"
     }
-    if have dnf; then
+    if [ "$target" = boot ]; then
+        echo "prerequisites: for make $target this host needs what Debian calls:"
+        echo "prerequisites:     $packages"
+    elif have dnf; then
         hint "dnf install" "gcc make pkgconf-pkg-config openssl-devel zlib-devel" "acl openssh-clients openssh-server" \
             "attr libcap e2fsprogs btrfs-progs xfsprogs strace util-linux iproute rsync debootstrap" \
             "postgresql-server postgresql-contrib time"

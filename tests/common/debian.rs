@@ -51,13 +51,14 @@ fn cached() -> PathBuf {
     root
 }
 
-fn tail(log: &str) -> String {
+/// The last lines of a log.
+pub(crate) fn tail(log: &str) -> String {
     let lines: Vec<_> = log.lines().rev().take(15).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
 /// The first mirror and suite in this machine's apt configuration that carry `main`.
-fn mirror() -> (String, String) {
+pub(crate) fn mirror() -> (String, String) {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(listing) = fs::read_dir("/etc/apt/sources.list.d") {
         files.extend(listing.filter_map(|entry| Some(entry.ok()?.path())));
