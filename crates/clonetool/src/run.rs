@@ -82,46 +82,68 @@ impl Outcome {
 pub(crate) fn execute(
     purpose: Purpose,
     output: &OutputOptions,
-    prepare: impl FnOnce(&Ui) -> Result<Job, CommandError>,
+    prepare: impl FnOnce(&Ui) -> Result<Undertaking, CommandError>,
 ) -> Result<Outcome, CommandError> {
     let ui = Ui::open(purpose, output).inspect_err(|error| ui::not_opened(output, error))?;
     let result =
-        interrupt::install().and_then(|()| prepare(&ui)).and_then(|job| carry_out(purpose, &job, &ui));
+        interrupt::install().and_then(|()| prepare(&ui)).and_then(|work| carry_out(purpose, &work, &ui));
     if let Err(error) = &result {
         ui.failed(error);
     }
     result
 }
 
-fn carry_out(purpose: Purpose, job: &Job, ui: &Ui) -> Result<Outcome, CommandError> {
+/// What one command has to do: a job, and with a standby one more, for what is held there.
+pub(crate) struct Undertaking {
+    /// The first, and mostly the only one.
+    pub(crate) job: Job,
+    /// What is done after it, if the destination turns out to be a standby.
+    pub(crate) held: Option<Job>,
+}
+
+impl From<Job> for Undertaking {
+    fn from(job: Job) -> Self {
+        Self { job, held: None }
+    }
+}
+
+fn carry_out(purpose: Purpose, work: &Undertaking, ui: &Ui) -> Result<Outcome, CommandError> {
+    let job = &work.job;
     ui.started(job);
     // The library compiles the rules again on both ends; here a bad one is told before anything is connected.
     for unreachable in RuleSet::compile(job.rules.clone())?.never_matching() {
         ui.warn(&unreachable.to_string());
     }
     let mut planned_changes = 0;
-    let mut approve = |plan: &Plan| {
-        planned_changes = plan.len();
-        // Before the first change, so that what is printed is what was decided, complete and in order.
-        ui.show_plan(plan);
-        Approval::Run
-    };
-    let report = match session::run(job, &mut approve, ui) {
-        Err(SessionError::Cancelled | SessionError::Wire(WireError::Cancelled))
-            if !interrupt::requested() =>
-        {
-            // The output failed and the run stopped for it; that error is what there is to say, if anything is.
-            ui.output_error()?;
-            return Err(SessionError::Cancelled.into());
-        }
-        result => result?,
-    };
+    let mut report = run_one(job, &mut planned_changes, ui)?;
+    if let Some(held) = work.held.as_ref().filter(|_| report.standby) {
+        report.add(run_one(held, &mut planned_changes, ui)?);
+    }
     let outcome = Outcome::of(purpose, &job.options, &report, planned_changes);
     ui.finished(outcome, &job.options, &report);
     match ui.output_error() {
         // The run is at its end, so its outcome stands even when whoever read the output has seen enough.
         Err(error) if error.kind != Kind::BrokenPipe => Err(error),
         _ => Ok(outcome),
+    }
+}
+
+fn run_one(job: &Job, planned_changes: &mut usize, ui: &Ui) -> Result<Report, CommandError> {
+    let mut approve = |plan: &Plan| {
+        *planned_changes += plan.len();
+        // Before the first change, so that what is printed is what was decided, complete and in order.
+        ui.show_plan(plan);
+        Approval::Run
+    };
+    match session::run(job, &mut approve, ui) {
+        Err(SessionError::Cancelled | SessionError::Wire(WireError::Cancelled))
+            if !interrupt::requested() =>
+        {
+            // The output failed and the run stopped for it; that error is what there is to say, if anything is.
+            ui.output_error()?;
+            Err(SessionError::Cancelled.into())
+        }
+        result => Ok(result?),
     }
 }
 

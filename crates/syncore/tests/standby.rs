@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use syncore::monitor::Silent;
-use syncore::prepare::{self, Target};
+use syncore::prepare::{Journal, PROMOTED, STATE_DIRECTORY};
 use syncore::profile::{Profile, catalogues};
 use syncore::rules::Rule;
 use syncore::session::{Approval, Job, Location, Options, Report, run};
@@ -23,6 +23,13 @@ fn get(root: &Path, path: &str) -> String {
     fs::read_to_string(root.join(path)).unwrap()
 }
 
+/// Makes a root a standby, as far as a sync sees: it has the journal of a preparation.
+fn prepared(root: &Path) {
+    let journal = Journal { hostname: "standby".into(), complete: true, ..Journal::default() };
+    let path = format!("{STATE_DIRECTORY}/journal.json");
+    put(root, &path, &serde_json::to_string(&journal).unwrap());
+}
+
 /// Production, and a standby that was prepared.
 fn pair(temp: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
     let (production, standby) = (temp.join("production"), temp.join("standby"));
@@ -36,9 +43,7 @@ fn pair(temp: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
     put(&standby, "etc/hostname", "standby\n");
     put(&standby, "etc/fstab", "UUID=s-root / ext4 defaults 0 1\nUUID=s-swap none swap sw 0 0\n");
     put(&standby, "etc/hosts", "127.0.0.1 localhost\n192.0.2.2 standby\n");
-    let options = prepare::Options { hostname: Some("standby".into()), ..prepare::Options::default() };
-    let preparation = prepare::plan(&standby, &Target::default(), &options).unwrap();
-    preparation.carry_out(&Silent).unwrap();
+    prepared(&standby);
     (production, standby)
 }
 
@@ -135,7 +140,7 @@ fn a_sender_without_the_catalogue_cannot_take_the_standbys_own() {
     assert_eq!(get(&standby, "etc/hostname"), "standby\n");
     assert!(get(&standby, "etc/fstab").contains("UUID=s-root"));
     assert!(!get(&standby, "etc/fstab").contains("p-root"));
-    assert!(standby.join(prepare::STATE_DIRECTORY).join("journal.json").exists());
+    assert!(standby.join(STATE_DIRECTORY).join("journal.json").exists());
 }
 
 #[test]
@@ -149,4 +154,34 @@ fn what_only_a_standby_can_make_does_not_come_to_a_plain_copy() {
     assert_eq!(get(&copy, "etc/fstab"), "theirs\n");
     // A kernel without what follows from it would be one that does not boot.
     assert!(!copy.join("boot/vmlinuz-6.1").exists());
+}
+
+#[test]
+fn what_is_held_is_brought_to_where_it_does_not_act() {
+    let temp = tempfile::tempdir().unwrap();
+    let (production, standby) = pair(temp.path());
+    put(&production, "etc/cron.d/backup", "* * * * * root backup\n");
+    put(&production, "var/spool/cron/crontabs/root", "* * * * * job\n");
+    put(&production, "etc/exports", "/srv *(rw)\n");
+    put(&production, "etc/apt/sources.list", "deb x\n");
+    sync(&production, &standby);
+    let (name, text) = catalogues().iter().find(|(name, _)| *name == "linux").unwrap();
+    let held = Profile::parse(name, text, &|_| None).unwrap().held_rules().unwrap();
+    let kept = standby.join("var/lib/clonetool/production");
+    let report = sync_with(&production, &kept, held.clone(), Options { delete: true, ..Options::default() });
+    assert_eq!(report.problems, []);
+    for path in ["etc/cron.d/backup", "var/spool/cron/crontabs/root", "etc/exports"] {
+        assert_eq!(get(&kept, path), get(&production, path));
+        assert!(!standby.join(path).exists(), "{path} would act");
+    }
+    assert!(!kept.join("etc/apt").exists() && !kept.join("etc/fstab").exists());
+    assert!(get(&standby, "etc/apt/sources.list").contains("deb"));
+    let again = sync_with(&production, &kept, held, Options { delete: true, ..Options::default() });
+    assert!(again.plan.is_none());
+    // A standby that was promoted is production: what is held is to act there.
+    put(&standby, PROMOTED, "");
+    let everything = sync_with(&production, &standby, Vec::new(), Options::default());
+    assert_eq!(everything.problems, []);
+    assert_eq!(get(&standby, "etc/cron.d/backup"), "* * * * * root backup\n");
+    assert_eq!(get(&standby, "etc/hostname"), "standby\n");
 }

@@ -34,7 +34,7 @@ pub(crate) struct CloneArguments {
 impl CloneArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
         let purpose = if self.dry_run { Purpose::Plan } else { Purpose::Change };
-        run::execute(purpose, &self.output, |_| self.job())
+        run::execute(purpose, &self.output, |_| self.job().map(Into::into))
     }
 
     fn job(&self) -> Result<Job, CommandError> {

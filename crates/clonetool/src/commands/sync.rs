@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use clap::Args;
+use syncore::prepare::PRODUCTION;
 use syncore::profile::{Profile, Row};
 use syncore::rules::Class;
 use syncore::session::{Job, Location, Options};
@@ -11,7 +12,7 @@ use syncore::session::{Job, Location, Options};
 use crate::arguments::{ChangeOptions, ConnectionOptions, OutputOptions, ScopeOptions};
 use crate::error::CommandError;
 use crate::profiles;
-use crate::run::{self, Outcome, Purpose};
+use crate::run::{self, Outcome, Purpose, Undertaking};
 use crate::ui::Ui;
 
 /// Bring a standby up to date under a profile
@@ -55,10 +56,10 @@ impl SyncArguments {
 
 impl ProfiledArguments {
     pub(super) fn run(&self, purpose: Purpose) -> Result<Outcome, CommandError> {
-        run::execute(purpose, &self.output, |ui| self.job(purpose, ui))
+        run::execute(purpose, &self.output, |ui| self.work(purpose, ui))
     }
 
-    fn job(&self, purpose: Purpose, ui: &Ui) -> Result<Job, CommandError> {
+    fn work(&self, purpose: Purpose, ui: &Ui) -> Result<Undertaking, CommandError> {
         let profile = profiles::load_to_run(&self.profile)?;
         let (source, destination) =
             self.connection.locate_profiled(&profile, self.source.as_deref(), self.destination.as_deref())?;
@@ -78,7 +79,26 @@ impl ProfiledArguments {
         self.change.apply(&mut options);
         self.scope.apply(Some(&profile), &mut options);
         self.connection.apply(&mut options)?;
-        Ok(Job { source, destination, rules: self.scope.rules(profile.rules())?, options })
+        let held = match profile.held_rules() {
+            Some(rules) => Some(Job {
+                source: source.clone(),
+                destination: below(destination.clone(), PRODUCTION),
+                rules: self.scope.rules(rules)?,
+                // Its own deletions only, and without the conditions that the first job was checked for.
+                options: Options { refuse_unlisted_filesystems: false, ..options.clone() },
+            }),
+            None => None,
+        };
+        let job = Job { source, destination, rules: self.scope.rules(profile.rules())?, options };
+        Ok(Undertaking { job, held })
+    }
+}
+
+/// The directory at `path` below a destination.
+fn below(destination: Location, path: &str) -> Location {
+    match destination {
+        Location::Local(root) => Location::Local(root.join(path)),
+        Location::Remote(remote, root) => Location::Remote(remote, root.join(path)),
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct VerifyArguments {
 
 impl VerifyArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
-        run::execute(Purpose::Verify, &self.output, |_| self.job())
+        run::execute(Purpose::Verify, &self.output, |_| self.job().map(Into::into))
     }
 
     fn job(&self) -> Result<Job, CommandError> {

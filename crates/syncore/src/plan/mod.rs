@@ -113,6 +113,18 @@ pub struct Totals {
     pub content_bytes: u64,
 }
 
+impl Totals {
+    /// Adds those of another plan.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.created += other.created;
+        self.updated += other.updated;
+        self.metadata_only += other.metadata_only;
+        self.deleted += other.deleted;
+        self.moved += other.moved;
+        self.content_bytes += other.content_bytes;
+    }
+}
+
 /// Identifies a plan: BLAKE3 of its encoded items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PlanId(pub [u8; 32]);

@@ -35,7 +35,7 @@ pub use hold::{InPlace, PROMOTED, Undo};
 pub use journal::{Journal, Line, STATE_DIRECTORY};
 pub use release::{Released, held, release};
 pub use report::{Finding, Held, HostKey, Outcome, Replaced, Report, Step, Weight};
-pub use standby::Standby;
+pub use standby::{PRODUCTION, Standby};
 pub use system::{Family, Kind, Solaris, System};
 pub use target::{Disk, Filesystem, Layer, Table, Target};
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
+use super::hold::PROMOTED;
 use super::inside::Inside;
 use super::journal::{self, Journal};
 use super::report::Weight;
@@ -24,6 +25,9 @@ use crate::tree::{RelPath, Timestamp, unescape};
 
 /// Where it is kept which files were made from production's, beside the journal.
 const SUBSTITUTED: &str = "substituted.json";
+
+/// Where production's files of class G are kept as they are, below the standby's root, until it is promoted.
+pub const PRODUCTION: &str = "var/lib/clonetool/production";
 
 /// A root that has an identity of its own.
 #[derive(Debug)]
@@ -93,6 +97,12 @@ impl Standby {
             .collect();
         let file = format!("/{}/journal.json", journal::STATE_DIRECTORY);
         let lines = self.journal.iter().flat_map(|journal| &journal.lines);
+        // What was held acts by now, and is like everything else.
+        let promoted = self.inside.entry(&journal::path(PROMOTED)).is_ok_and(|entry| entry.is_some());
+        if promoted {
+            rules.retain(|rule| rule.action != Action::Class(Class::G));
+        }
+        let lines = lines.filter(|line| !promoted || line.class != Class::G);
         rules.extend(lines.filter_map(|line| {
             let pattern = crate::rules::literal(&[b"/", line.path.as_bytes()].concat());
             let origin = Origin { file: file.clone(), line: 0 };

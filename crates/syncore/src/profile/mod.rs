@@ -221,6 +221,27 @@ impl Profile {
         rows.chain(self.rules.iter().cloned()).collect()
     }
 
+    /// The rules under which what is held ([`Class::G`]) is brought to where the standby keeps it, apart from where it
+    /// would act: of what this profile selects, those rows alone. None when there are no such rows.
+    #[must_use]
+    pub fn held_rules(&self) -> Option<Vec<Rule>> {
+        let held: Vec<&Row> = self.rows.iter().filter(|row| row.class == Class::G).collect();
+        let first = held.first()?;
+        let mut rules = vec![Rule::new(Action::Class(Class::A), "/", first.origin.clone())];
+        for row in &self.rows {
+            let below =
+                |held: &&Row| row.path.strip_prefix(&held.path).is_some_and(|rest| rest.starts_with('/'));
+            let class = match row.class {
+                Class::G => Class::S,
+                class if held.iter().any(below) => class,
+                _ => continue,
+            };
+            rules.push(Rule::new(Action::Class(class), row.path.clone(), row.origin.clone()));
+        }
+        rules.extend(self.rules.iter().cloned());
+        Some(rules)
+    }
+
     /// The row that a rule of this profile was made from.
     #[must_use]
     pub fn row(&self, rule: &Rule) -> Option<&Row> {

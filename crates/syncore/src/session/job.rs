@@ -99,6 +99,24 @@ pub struct Report {
     pub wire_received_bytes: u64,
     /// What could not be done to single paths, on either end.
     pub problems: Vec<Problem>,
+    /// Whether the destination is a standby: a root that has an identity of its own.
+    pub standby: bool,
+}
+
+impl Report {
+    /// Adds what another run did, which was part of the same undertaking.
+    pub fn add(&mut self, other: Self) {
+        let Self { plan, totals, entries_scanned, protected, literal_bytes, copied_bytes, .. } = other;
+        self.plan = self.plan.or(plan);
+        self.totals.add(&totals);
+        self.entries_scanned += entries_scanned;
+        self.protected += protected;
+        self.literal_bytes += literal_bytes;
+        self.copied_bytes += copied_bytes;
+        self.wire_sent_bytes += other.wire_sent_bytes;
+        self.wire_received_bytes += other.wire_received_bytes;
+        self.problems.extend(other.problems);
+    }
 }
 
 /// The answer to a finished plan.

@@ -80,7 +80,8 @@ pub fn run(
             run_remote(job, remote, path, Part::Receiver, monitor, |connection, peer| {
                 let start = agree::decide(job, sender.facts(), peer, true)?;
                 connection.outgoing.send(CONTROL, Message::Start(start.clone()))?;
-                sender.run(connection, start, Some((job.options.dry_run, approve)), monitor)
+                let report = sender.run(connection, start, Some((job.options.dry_run, approve)), monitor)?;
+                Ok(Report { standby: peer.standby, ..report })
             })
         }
         (Location::Remote(remote, path), Location::Local(destination)) => {
@@ -88,7 +89,9 @@ pub fn run(
             run_remote(job, remote, path, Part::Sender, monitor, |connection, peer| {
                 let start = agree::decide(job, peer, receiver.facts(), true)?;
                 connection.outgoing.send(CONTROL, Message::Start(start.clone()))?;
-                receiver.run(connection, &start, None, Some((job.options.dry_run, approve)), monitor)
+                let say = Some((job.options.dry_run, approve));
+                let report = receiver.run(connection, &start, None, say, monitor)?;
+                Ok(Report { standby: receiver.facts().standby, ..report })
             })
         }
     }
@@ -120,6 +123,7 @@ fn run_local(
     let sender = sender::Sender::open(source)?;
     let receiver = receiver::Receiving::open(destination, job.options.dry_run)?;
     let start = agree::decide(job, sender.facts(), receiver.facts(), false)?;
+    let standby = receiver.facts().standby;
     let (mut here, mut there) = Connection::pair();
     std::thread::scope(|scope| {
         let receiving = {
@@ -141,7 +145,7 @@ fn run_local(
             (Err(SessionError::Peer(_) | SessionError::Wire(WireError::Lost(_))), Ok(Err(error))) => {
                 Err(error)
             }
-            (result, _) => result,
+            (result, _) => result.map(|report| Report { standby, ..report }),
         }
     })
 }
