@@ -18,6 +18,8 @@
 
 #[path = "prepare/case.rs"]
 mod case;
+#[path = "prepare/finish.rs"]
+mod finish;
 #[path = "prepare/tree.rs"]
 mod tree;
 
@@ -34,16 +36,10 @@ use tree::Tree;
 #[test]
 fn every_phony_tree_comes_out_as_is_written_beside_it() {
     if !rustix::process::geteuid().is_root() {
-        return skip("only root can lay out a tree with owners");
+        let name = "every_phony_tree_comes_out_as_is_written_beside_it";
+        return skip(name, "only root can lay out a tree with owners");
     }
-    let wanted = std::env::var("PREPARE_CASE").unwrap_or_default();
-    let mut names: Vec<PathBuf> =
-        std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/prepare"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.is_dir() && path.file_name().unwrap().to_string_lossy().contains(&wanted))
-            .collect();
-    names.sort();
+    let names = cases();
     let write = std::env::var_os("PREPARE_WRITE").is_some();
     let mut failures = String::new();
     for directory in &names {
@@ -54,6 +50,19 @@ fn every_phony_tree_comes_out_as_is_written_beside_it() {
         }
     }
     assert!(failures.is_empty(), "{failures}");
+}
+
+/// The directories of all cases, or of those that are asked for.
+fn cases() -> Vec<PathBuf> {
+    let wanted = std::env::var("PREPARE_CASE").unwrap_or_default();
+    let mut names: Vec<PathBuf> =
+        std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/prepare"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_dir() && path.file_name().unwrap().to_string_lossy().contains(&wanted))
+            .collect();
+    names.sort();
+    names
 }
 
 /// Runs one case; what is wrong, for a person.
@@ -191,11 +200,11 @@ fn unified(name: &str, expected: &str, found: &str) -> String {
 }
 
 /// Says that the test was not run, in the file that `make test` compares.
-fn skip(reason: &str) {
+fn skip(name: &str, reason: &str) {
     if let Some(log) = std::env::var_os("CLONETOOL_SKIP_LOG") {
-        let line = format!("every_phony_tree_comes_out_as_is_written_beside_it: {reason}\n");
+        let line = format!("{name}: {reason}\n");
         let mut log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         std::io::Write::write_all(&mut log, line.as_bytes()).unwrap();
     }
-    eprintln!("skipped: {reason}");
+    eprintln!("SKIPPED: {name}: {reason}");
 }

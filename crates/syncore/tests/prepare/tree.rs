@@ -186,6 +186,9 @@ impl Tree {
 
     /// Puts `word` in place of `random` in every file, link and name; and of all of the file at `path`.
     pub(super) fn mask(&mut self, path: &str, random: &[u8], word: &str) {
+        if random.is_empty() {
+            return;
+        }
         let text = std::str::from_utf8(random).ok();
         let mut masked = BTreeMap::new();
         for (name, mut it) in std::mem::take(&mut self.0) {
@@ -193,7 +196,7 @@ impl Tree {
             match (&mut it.node, text) {
                 (Node::File(content), None) if here => *content = word.as_bytes().to_vec(),
                 (Node::File(content), Some(text)) => {
-                    *content = replace(content, text.as_bytes(), word.as_bytes())
+                    *content = replace(content, text.as_bytes(), word.as_bytes());
                 }
                 (Node::Link(target), Some(text)) => *target = target.replace(text, word),
                 _ => {}
