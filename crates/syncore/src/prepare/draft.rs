@@ -23,6 +23,8 @@ pub(crate) struct Draft<'a> {
     /// The last edit of each path.
     at: HashMap<RelPath, usize>,
     pub(crate) commands: Vec<Command>,
+    /// Commands that are known to be left for the target.
+    pub(crate) pending: Vec<Vec<String>>,
     pub(crate) replaced: Vec<Replaced>,
     pub(crate) held: Vec<Held>,
     pub(crate) starts: Vec<String>,
@@ -46,6 +48,7 @@ impl<'a> Draft<'a> {
             edits: Vec::new(),
             at: HashMap::new(),
             commands: Vec::new(),
+            pending: Vec::new(),
             replaced: Vec::new(),
             held: Vec::new(),
             starts: Vec::new(),
@@ -58,9 +61,10 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// All edits, in the order in which they are to be made.
+    /// All edits, in the order in which they are to be made. One planner may have taken away what another put back.
     pub(crate) fn into_edits(self) -> Vec<Edit> {
-        self.edits
+        let changes = |edit: &Edit| !matches!(&edit.change, EditChange::Write { before: Some(before), after, .. } if before == after);
+        self.edits.into_iter().filter(changes).collect()
     }
 
     pub(crate) fn edits(&self) -> &[Edit] {

@@ -350,14 +350,14 @@ pub fn plan(path: &Path, target: &Target, options: &Options) -> Result<Preparati
     let commands = std::mem::take(&mut draft.commands);
     let host_keys = std::mem::take(&mut draft.new_host_keys);
     let report = Report {
-        outcome: Report::outcome_of(&draft.findings, false),
+        outcome: Report::outcome_of(&draft.findings, !draft.pending.is_empty()),
         system: system.name.clone(),
         replaced: std::mem::take(&mut draft.replaced),
         starts: std::mem::take(&mut draft.starts),
         held: std::mem::take(&mut draft.held),
         host_keys: Vec::new(),
         commands: commands.iter().map(|command| command.argv.clone()).collect(),
-        pending: Vec::new(),
+        pending: std::mem::take(&mut draft.pending),
         findings: std::mem::take(&mut draft.findings),
         edits: draft.into_edits(),
     };

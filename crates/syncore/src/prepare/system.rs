@@ -62,12 +62,19 @@ pub struct System {
 impl System {
     /// Looks at the root.
     pub(crate) fn detect(draft: &Draft<'_>, platform: Option<Platform>) -> Result<Self, PrepareError> {
-        let solaris = platform != Some(Platform::Linux) && draft.exists("/etc/path_to_inst")?
-            || platform == Some(Platform::Solaris);
+        // A root that lost its path_to_inst is Solaris all the same; illumos has an os-release too.
+        let solaris = match platform {
+            Some(platform) => platform == Platform::Solaris,
+            None => draft.exists("/etc/path_to_inst")? || solaris_release(draft).is_ok(),
+        };
         let (kind, name) = if solaris { solaris_release(draft)? } else { linux_release(draft)? };
         let hostname = match kind {
             Kind::Linux(_) => first_word(draft.text("/etc/hostname")?),
-            Kind::Solaris(_) => first_word(draft.text("/etc/nodename")?),
+            // Solaris 11 has its name in SMF, and a copy of it in hosts.
+            Kind::Solaris(_) => match first_word(draft.text("/etc/nodename")?) {
+                name if name.is_empty() => loopback_name(&draft.text("/etc/hosts")?.unwrap_or_default()),
+                name => name,
+            },
         };
         let addresses = addresses_of(&hostname, &draft.read("/etc/hosts")?.unwrap_or_default());
         let machine_id = draft.text("/etc/machine-id")?.map(|id| id.trim().to_owned());
@@ -87,6 +94,16 @@ fn first_word(text: Option<String>) -> String {
     let text = text.unwrap_or_default();
     let line = text.lines().find(|line| !line.trim().is_empty() && !line.trim().starts_with('#'));
     line.and_then(|line| line.split_whitespace().next()).unwrap_or_default().to_owned()
+}
+
+/// The name that a host has at its loopback address; empty if it has none but `localhost`.
+fn loopback_name(hosts: &str) -> String {
+    let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let mut names = lines
+        .filter(|line| line.trim_start().starts_with("127.") || line.trim_start().starts_with("::1"))
+        .flat_map(|line| line.split_whitespace().skip(1))
+        .filter(|name| !name.starts_with("localhost") && *name != "loghost");
+    names.next().unwrap_or_default().to_owned()
 }
 
 /// The addresses of the lines of a hosts(5) file that name `hostname` or its first label, loopback excepted.
@@ -166,6 +183,12 @@ mod tests {
         assert_eq!(addresses_of("db1", hosts), ["10.0.0.5", "10.0.0.6"]);
         assert_eq!(addresses_of("db1.example.org", hosts), ["10.0.0.5", "10.0.0.6"]);
         assert!(addresses_of("", hosts).is_empty());
+    }
+
+    #[test]
+    fn a_name_at_the_loopback_address_is_its_own() {
+        assert_eq!(loopback_name("::1 db1 localhost\n127.0.0.1 db1 localhost loghost\n"), "db1");
+        assert_eq!(loopback_name("127.0.0.1 localhost loghost # db1\n10.0.0.5 db1\n"), "");
     }
 
     #[test]

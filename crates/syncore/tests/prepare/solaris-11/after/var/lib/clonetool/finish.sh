@@ -1,0 +1,89 @@
+#!/sbin/sh
+# Finishes the preparation of standby1 (Oracle Solaris 11.3 SPARC), on the machine that is to boot from it.
+# Boot that machine from the network or a CD of the same release, mount the prepared root at /a, and run
+#     sh /a/var/lib/clonetool/finish.sh /a
+# It stops at the first thing that fails and says what to do; it can be run again.
+
+PATH=$PATH:/usr/sbin:/usr/bin:/sbin
+export PATH
+
+stop() {
+    echo "finish.sh: FAILED: $1" >&2
+    echo "finish.sh: $2" >&2
+    exit 1
+}
+
+# run HINT COMMAND...
+run() {
+    hint=$1
+    shift
+    echo "+ $*"
+    "$@" || stop "$*" "$hint"
+}
+
+R=$1
+if [ $# -gt 0 ]; then
+    shift
+fi
+DISKS=$*
+case "$R" in
+/) P= ;;
+/*) P=$R ;;
+*) stop "no root was given" "run: sh /a/var/lib/clonetool/finish.sh /a [/dev/rdsk/DISK...]" ;;
+esac
+[ "`uname -s`" = SunOS ] || stop "this is not Solaris" "run it on the machine that is to boot from $R"
+case "`id`" in
+"uid=0("*) ;;
+*) stop "only root can do this" "become root" ;;
+esac
+[ -f "$P/var/lib/clonetool/finish.sh" ] || stop "$R is not the prepared root" "mount it, and say where"
+[ "`uname -p`" = sparc ] || stop "the processor is no sparc" "this root boots on sparc only"
+
+# Host keys. One that is there is left.
+key() {
+    if [ -f "$P$2" ]; then
+        echo "finish.sh: $2 is there"
+    else
+        run "make it on the running system: $3 -t $1 -f $2" chroot "$R" "$3" -q -t "$1" -N '' -f "$2"
+    fi
+}
+key rsa '/etc/ssh/ssh_host_rsa_key' '/usr/bin/ssh-keygen'
+
+# Properties of services, in the repository of the prepared root.
+if [ "$R" != / ]; then
+    SVCCFG_REPOSITORY=$P/etc/svc/repository.db
+    export SVCCFG_REPOSITORY
+fi
+run "the system that runs here has to be of the same release; else boot the root with -s and run this with /" svccfg -s system/identity:node setprop config/nodename = astring: standby1
+run "the system that runs here has to be of the same release; else boot the root with -s and run this with /" svccfg -s system/identity:node setprop config/loopback = astring: standby1
+run "the system that runs here has to be of the same release; else boot the root with -s and run this with /" svccfg -s system/identity:node refresh
+run "the system that runs here has to be of the same release; else boot the root with -s and run this with /" svccfg -s site/app:one setprop general/enabled = boolean: false
+run "the system that runs here has to be of the same release; else boot the root with -s and run this with /" svccfg -s site/app:one refresh
+
+# The kernel reads its files from the boot archive: this comes after every change of them.
+run "see that $R has room, and run this again" bootadm update-archive -f -R "$R"
+
+# The boot loader, on the disks of the root's pool.
+POOL=`df -k "$R" | sed -n '2s:[/ ].*$::p'`
+[ -n "$POOL" ] || stop "the pool of $R is not known" "mount the boot environment at $R"
+run "without it the disk does not boot: is this machine running the release of $R, and is the slice right?" bootadm install-bootloader -f -R "$R" -P "$POOL"
+
+# Addresses: only the system that they are for can set them.
+if [ "$R" != / ]; then
+    echo "finish.sh: addresses are set later: boot the root, then run sh /var/lib/clonetool/finish.sh /"
+else
+    ipadm show-if net0 >/dev/null 2>&1 || run "see dladm show-link for the names of the interfaces, and ipadm show-addr for what is set" ipadm create-ip net0
+    ipadm show-addr net0/v4 >/dev/null 2>&1 || run "see dladm show-link for the names of the interfaces, and ipadm show-addr for what is set" ipadm create-addr -T static -a 198.51.100.7/24 net0/v4
+    if route -p show | grep 'default.*198.51.100.1' >/dev/null; then
+        :
+    else
+        run "see netstat -rn" route -p add default 198.51.100.1
+    fi
+    ipadm show-if net1 >/dev/null 2>&1 || run "see dladm show-link for the names of the interfaces, and ipadm show-addr for what is set" ipadm create-ip net1
+    ipadm show-addr net1/dhcp >/dev/null 2>&1 || run "see dladm show-link for the names of the interfaces, and ipadm show-addr for what is set" ipadm create-addr -T dhcp net1/dhcp
+fi
+
+if [ "$R" != / ]; then
+    run "make it by hand: touch $P/reconfigure" touch "$P/reconfigure"
+fi
+echo "finish.sh: done; see that the firmware boots from this disk, and boot it with -rs first"
