@@ -45,6 +45,7 @@ fn measure(entries: u64, runs: usize, table: &mut Table) -> Result<()> {
             rules: Arc::new(RuleSet::compile(rules)?),
             boundaries: Arc::new(Boundaries::default()),
             checksum: false,
+            presented: Arc::default(),
         };
         let scanned = || Ok(scan(&view, KEPT_LINES_BYTES, &Silent)?.ok_or("the scan stopped")?.entries);
         let count = scanned()?;

@@ -298,7 +298,7 @@ impl ScopeOptions {
 
 fn from_command_line(action: Action, pattern: OsString) -> Rule {
     let origin = Origin { file: "command line".to_owned(), line: 0 };
-    Rule { action, pattern: pattern.into_vec(), origin, auth_set: false }
+    Rule::new(action, pattern.into_vec(), origin)
 }
 
 impl ChangeOptions {

@@ -9,6 +9,7 @@ mod completions;
 mod explain;
 mod man;
 mod plan;
+mod prepare_root;
 mod profile;
 mod sync;
 mod verify;
@@ -37,6 +38,7 @@ pub(crate) enum Command {
     Plan(plan::PlanArguments),
     Verify(verify::VerifyArguments),
     Explain(explain::ExplainArguments),
+    PrepareRoot(prepare_root::PrepareRootArguments),
     Profile(profile::ProfileArguments),
     Agent(agent::AgentArguments),
     Completions(completions::CompletionsArguments),
@@ -44,19 +46,21 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Does it.
-    pub(crate) fn run(&self) -> Result<Outcome, CommandError> {
-        match self {
+    /// Does it, and answers with the exit code.
+    pub(crate) fn run(&self) -> Result<u8, CommandError> {
+        let outcome = match self {
             Self::Clone(arguments) => arguments.run(),
             Self::Sync(arguments) => arguments.run(),
             Self::Plan(arguments) => arguments.run(),
             Self::Verify(arguments) => arguments.run(),
             Self::Explain(arguments) => arguments.run(),
+            Self::PrepareRoot(arguments) => return arguments.run(),
             Self::Profile(arguments) => arguments.run(),
             Self::Agent(arguments) => arguments.run(),
             Self::Completions(arguments) => arguments.run(),
             Self::Man(arguments) => arguments.run(),
-        }
+        };
+        outcome.map(Outcome::exit_code)
     }
 }
 
@@ -127,6 +131,38 @@ mod tests {
             &["verify", "/", "h:/"],
             &["verify", "--profile", "linux-daily", "--destination", "h:/"],
             &["explain", "linux-daily", "/etc/hostname"],
+            &[
+                "prepare-root",
+                "/a",
+                "--hostname",
+                "standby",
+                "--boot-disk",
+                "/dev/sda",
+                "--boot-disk",
+                "/dev/sdb",
+            ],
+            &["prepare-root", "/a", "--hostname", "s", "--address", "eth0=192.0.2.7/24,gw=192.0.2.1"],
+            &[
+                "prepare-root",
+                "/a",
+                "--map-device",
+                "/dev/sda1",
+                "none",
+                "--identity",
+                "takeover",
+                "--json",
+                "-n",
+            ],
+            &[
+                "prepare-root",
+                "/a",
+                "--platform",
+                "solaris",
+                "--device-tree",
+                "pending",
+                "--bootloader",
+                "none",
+            ],
             &["profile", "list"],
             &["profile", "export", "linux-daily", "--rsync"],
             &["agent", "--root", "/", "--read-only"],
@@ -143,6 +179,9 @@ mod tests {
             &["clone", "-q", "-v", "/", "/a"],
             &["clone", "--compress", "20", "/", "/a"],
             &["clone", "--connections", "0", "/", "/a"],
+            &["prepare-root"],
+            &["prepare-root", "/a", "--map-device", "/dev/sda1"],
+            &["prepare-root", "/a", "--address", "eth0"],
             &["verify", "/"],
             &["verify", "--profile", "p", "/", "/a"],
             &["verify", "--source", "/", "/", "/a"],

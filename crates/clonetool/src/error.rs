@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 
+use syncore::prepare::PrepareError;
 use syncore::profile::ProfileError;
 use syncore::rules::RuleError;
 use syncore::session::SessionError;
@@ -23,6 +24,8 @@ pub(crate) const PROBLEMS: u8 = 4;
 pub(crate) const DIFFERENCES: u8 = 5;
 /// The peer, the way to it, or its host key.
 pub(crate) const PEER: u8 = 6;
+/// Changed, but something is left to be done.
+pub(crate) const INCOMPLETE: u8 = 11;
 /// Another run holds the lock (`EX_TEMPFAIL` of sysexits.h).
 pub(crate) const BUSY: u8 = 75;
 
@@ -36,6 +39,7 @@ Exit codes:
    4  done with problems on some paths
    5  verify found differences
    6  peer, transport or host key
+  11  changed but incomplete: commands are left to be run
   75  busy: another run holds the lock";
 
 /// What kind of failure ended the command.
@@ -161,6 +165,35 @@ impl From<SessionError> for CommandError {
                 Self::failed(text).hint("nothing is half-written; run the same command again to continue")
             }
             // A new kind of error is a failure until this table says more.
+            _ => Self::failed(text),
+        }
+    }
+}
+
+impl From<PrepareError> for CommandError {
+    fn from(error: PrepareError) -> Self {
+        let text = error.to_string();
+        let refused = |hint: &str| Self::new(Kind::Refused, &text).hint(hint);
+        match error {
+            PrepareError::Running { .. } => refused("name the directory where the copy is mounted"),
+            PrepareError::NoSystem | PrepareError::UnknownSystem { .. } => refused(
+                "check that the copy is mounted there; --platform says what it is if it does not say so",
+            ),
+            PrepareError::NotMounted { .. } => refused("mount it, and run the same command again"),
+            PrepareError::Again { .. } => refused("prepare it once more with --again"),
+            PrepareError::Storage { .. } => {
+                refused("name what the kernel is to find with --root-device SPEC")
+            }
+            PrepareError::NoHostname => Self::usage(text).hint("give it with --hostname NAME"),
+            PrepareError::Option(_) => Self::usage(text),
+            PrepareError::Malformed { .. } => {
+                refused("mend the file in the copy, and run the same command again")
+            }
+            PrepareError::Cancelled => Self::new(Kind::Interrupted, text)
+                .hint("it is not finished; run the same command again to go on"),
+            PrepareError::Edit { .. } => {
+                Self::failed(text).hint("it is not finished; run the same command again to go on")
+            }
             _ => Self::failed(text),
         }
     }

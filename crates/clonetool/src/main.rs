@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         }
     };
     match arguments.command.run() {
-        Ok(outcome) => ExitCode::from(outcome.exit_code()),
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             ui::report_error(&error);
             ExitCode::from(error.exit_code())

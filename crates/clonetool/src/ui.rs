@@ -7,6 +7,7 @@
 
 pub(crate) mod json;
 mod log;
+pub(crate) mod preparation;
 mod progress;
 mod summary;
 

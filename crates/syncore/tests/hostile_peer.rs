@@ -207,7 +207,7 @@ fn an_inode_with_a_protected_name_is_not_changed_through_another_name() {
         action: Action::Protect,
         pattern: pattern.as_bytes().to_vec(),
         origin: Origin { file: "test".to_owned(), line: 1 },
-        auth_set: false,
+        treatment: Default::default(),
     };
     let attributes = [
         Attributes::MODE,

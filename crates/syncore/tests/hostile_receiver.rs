@@ -18,7 +18,7 @@ use syncore::wire::{
 
 fn rule(action: Action, pattern: &str) -> Rule {
     let origin = Origin { file: "test".to_owned(), line: 1 };
-    Rule { action, pattern: pattern.as_bytes().to_vec(), origin, auth_set: false }
+    Rule::new(action, pattern, origin)
 }
 
 fn daily() -> Vec<Rule> {
@@ -68,6 +68,7 @@ fn play(directory: &Path, rules: &[Rule]) {
                 boot_id: b"another host".to_vec(),
                 mounts: Vec::new(),
                 rules: rules.to_vec(),
+                standby: false,
                 empty: false,
             })],
             Message::Start(_) => vec![Message::Scanned { digest: [1; 16], entries: 0, protected: 0 }],

@@ -48,7 +48,7 @@ fn overruling() -> Vec<Rule> {
         action: Action::Class(Class::S),
         pattern: format!("/{path}").into_bytes(),
         origin: origin.clone(),
-        auth_set: false,
+        treatment: Default::default(),
     };
     daily().into_iter().chain(IDENTITY.map(row)).collect()
 }

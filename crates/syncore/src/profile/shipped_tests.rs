@@ -1,7 +1,7 @@
 //! What the shipped profiles and catalogues decide about real paths.
 
 use super::*;
-use crate::rules::{Decision, Scope};
+use crate::rules::{Decision, FollowUp, Scope, Substitution, Treatment};
 
 fn profile(name: &str) -> Profile {
     let (_, text) = shipped().iter().find(|(other, _)| *other == name).unwrap();
@@ -69,7 +69,6 @@ fn the_daily_leaves_the_identity_of_the_standby_alone() {
     let set = RuleSet::compile(profile("linux-daily").rules()).unwrap();
     for (path, class) in [
         ("/etc/hostname", Class::A),
-        ("/etc/fstab", Class::B),
         ("/etc/machine-id", Class::A),
         ("/etc/ssh/ssh_host_rsa_key", Class::A),
         ("/etc/ssh/ssh_host_ed25519_key.pub", Class::A),
@@ -81,9 +80,7 @@ fn the_daily_leaves_the_identity_of_the_standby_alone() {
         ("/etc/sysconfig/network-scripts/ifcfg-eth0", Class::A),
         ("/boot/grub/grub.cfg", Class::A),
         ("/boot/initrd.img-6.1.0-1-amd64", Class::A),
-        ("/boot/vmlinuz-6.1.0-1-amd64", Class::C),
-        ("/usr/lib/modules/6.1.0-1-amd64/modules.dep", Class::C),
-        ("/etc/systemd/system/app.service", Class::C),
+        ("/etc/systemd/system/app.service", Class::G),
         ("/etc/pki/tls/private/host.key", Class::B),
         ("/etc/cron.d/backup", Class::G),
         ("/var/spool/cron/crontabs/root", Class::G),
@@ -101,6 +98,25 @@ fn the_daily_leaves_the_identity_of_the_standby_alone() {
         assert_eq!(origin.file, "shipped/catalogue/linux.toml");
         assert!(origin.line > 1);
     });
+}
+
+#[test]
+fn what_needs_more_than_a_copy_says_what() {
+    let set = RuleSet::compile(profile("linux-daily").rules()).unwrap();
+    let boot = || Treatment::Then(vec![FollowUp::Initramfs, FollowUp::BootConfiguration]);
+    for (path, treatment) in [
+        ("/etc/fstab", Treatment::Substitute(Substitution::Fstab)),
+        ("/etc/hosts", Treatment::Substitute(Substitution::Hosts)),
+        ("/boot/vmlinuz-6.1.0-1-amd64", boot()),
+        ("/usr/lib/modules/6.1.0-1-amd64/modules.dep", boot()),
+        ("/etc/ssl/certs/ca.pem", Treatment::Then(vec![FollowUp::Certificates])),
+        ("/etc/ld.so.conf.d/local.conf", Treatment::Then(vec![FollowUp::Ldconfig])),
+    ] {
+        ask(&set, path, |decision| {
+            assert_eq!((decision.scope, decision.protected), (Scope::In, false), "{path}");
+            assert_eq!(decision.row.unwrap().treatment, treatment, "{path}");
+        });
+    }
 }
 
 #[test]
@@ -211,7 +227,7 @@ fn a_move_takes_accounts_and_history_along_but_no_running_database() {
     for path in ["/etc/passwd", "/etc/shadow", "/var/log/syslog", "/var/log/apache2/", "/home/x"] {
         assert_eq!(scope(&set, path), Scope::In, "{path}");
     }
-    for path in ["/etc/hostname", "/etc/fstab", "/var/lib/postgresql/", "/swapfile"] {
+    for path in ["/etc/hostname", "/etc/machine-id", "/var/lib/postgresql/", "/swapfile"] {
         assert_eq!(scope(&set, path), Scope::Out, "{path}");
     }
     // As its own comment shows.

@@ -26,6 +26,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use pattern::literal;
 pub use set::{Cursor, RuleSet};
 pub use unreachable::Unreachable;
 
@@ -36,9 +37,9 @@ pub enum Class {
     S,
     /// The standby's own: never sent, written or deleted.
     A,
-    /// Synced with a declared substitution. Not built yet: treated as [`Class::A`].
+    /// Synced with a declared substitution ([`Treatment::Substitute`]); treated as [`Class::A`] where none is declared.
     B,
-    /// Synced, then an action once. Not built yet: treated as [`Class::A`].
+    /// Synced, then something follows ([`Treatment::Then`]).
     C,
     /// Runtime state: a directory is created, empty; nothing is read.
     D,
@@ -79,12 +80,9 @@ impl Class {
             Self::S => "synced",
             Self::A => "the standby's own: never sent, written or deleted",
             Self::B => {
-                "synced with a declared substitution; not built yet, so treated as A: \
-                 never sent, written or deleted"
+                "synced, but for what is the standby's own in it; its own altogether where nothing is declared"
             }
-            Self::C => {
-                "synced, then an action once; not built yet, so treated as A: never sent, written or deleted"
-            }
+            Self::C => "synced, and what has to follow is done on the standby",
             Self::D => "runtime state: the directory is created, nothing in it is read",
             Self::R => "needs its own replication or dump: left alone and reported",
             Self::G => {
@@ -94,11 +92,11 @@ impl Class {
         }
     }
 
-    /// Whether it counts as the standby's own. [`Class::B`], [`Class::C`] and [`Class::G`] do as long as what
-    /// makes them safe to sync is not built.
+    /// Whether it counts as the standby's own. [`Class::B`] does where no substitution is declared, [`Class::G`] as
+    /// long as what makes it safe to sync is not built.
     #[must_use]
     pub const fn is_own(self) -> bool {
-        matches!(self, Self::A | Self::B | Self::C | Self::G)
+        matches!(self, Self::A | Self::B | Self::G)
     }
 }
 
@@ -106,6 +104,50 @@ impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.letter())
     }
+}
+
+/// How a file of [`Class::B`] is made from production's and the standby's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Substitution {
+    /// fstab(5): the lines of the system are the standby's, those of data are production's and `noauto`.
+    Fstab,
+    /// hosts(5): the lines that name the standby are its own, all others production's.
+    Hosts,
+}
+
+/// What follows on the standby when something of [`Class::C`] changed there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FollowUp {
+    /// Module dependencies and the initramfs of every kernel.
+    Initramfs,
+    /// The boot loader on the disks, and the path that firmware tries.
+    Bootloader,
+    /// What the boot loader reads.
+    BootConfiguration,
+    /// The cache of the dynamic linker.
+    Ldconfig,
+    /// systemd reads its units again.
+    DaemonReload,
+    /// Kernel parameters are set again.
+    Sysctl,
+    /// Stores of certificates are put together again.
+    Certificates,
+}
+
+/// What a catalogue says of a path besides its class.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Treatment {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// It belongs to the auth set, which is read, checked and swapped as one.
+    AuthSet,
+    /// It is made from two files.
+    Substitute(Substitution),
+    /// Something follows.
+    Then(Vec<FollowUp>),
 }
 
 /// What a rule says.
@@ -160,9 +202,26 @@ pub struct Rule {
     pub pattern: Vec<u8>,
     /// Where it stands.
     pub origin: Origin,
-    /// Whether the path belongs to the auth set, which is read, checked and swapped as one. Only a
-    /// [`Action::Class`] rule sets it.
-    pub auth_set: bool,
+    /// What else is to be done with the path. Only an [`Action::Class`] rule says anything.
+    pub treatment: Treatment,
+}
+
+impl Rule {
+    /// A rule that says no more than its action.
+    #[must_use]
+    pub fn new(action: Action, pattern: impl Into<Vec<u8>>, origin: Origin) -> Self {
+        Self { action, pattern: pattern.into(), origin, treatment: Treatment::Plain }
+    }
+
+    /// Whether it is a catalogue row that lets the path take part like any other.
+    #[must_use]
+    pub fn is_plain_row(&self) -> bool {
+        match self.action {
+            Action::Class(Class::S | Class::C) => true,
+            Action::Class(Class::B) => matches!(self.treatment, Treatment::Substitute(_)),
+            _ => false,
+        }
+    }
 }
 
 /// Whether a path takes part in a run.

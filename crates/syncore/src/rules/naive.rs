@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use super::{Action, Class, Rule, Scope};
+use super::{Action, Class, Rule, Scope, Treatment};
 
 /// What the sentence says of a path, except that a directory never is [`Scope::Implied`]: that follows from what
 /// is below it.
@@ -68,27 +68,29 @@ impl<'a> Sentence<'a> {
         // Nothing at or below a protected path is in scope.
         let protect = line.iter().find_map(|at| matching(at, &|a| a == Action::Protect).first().copied());
         // Except where the catalogue itself names a deeper literal path.
-        let (mut class, mut row, mut is_start) = (Class::S, None, false);
+        let (mut class, mut row, mut is_start, mut plain) = (Class::S, None, false, true);
         for at in &line {
             let mut rows = matching(at, &|action| matches!(action, Action::Class(_)));
-            if class != Class::S {
+            if !plain {
                 rows.retain(|index| is_literal(&rules[*index]));
             }
             if let Some(best) = rows.into_iter().max_by_key(|index| (is_literal(&rules[*index]), *index)) {
                 let Action::Class(of) = rules[best].action else { continue };
                 // What is not in scope itself cannot have a directory created in it.
-                is_start = *at == path && class == Class::S;
+                is_start = *at == path && plain;
+                let substituted = matches!(rules[best].treatment, Treatment::Substitute(_));
+                plain = matches!(of, Class::S | Class::C) || (of == Class::B && substituted);
                 (class, row) = (of, Some(best));
             }
         }
         let scope = match class {
             _ if protect.is_some() || !is_selected => Scope::Out,
-            Class::S => Scope::In,
+            _ if plain => Scope::In,
             Class::D if is_directory && is_start => Scope::Empty,
             _ => Scope::Out,
         };
-        let own = matches!(class, Class::A | Class::B | Class::C | Class::G);
-        let rule = protect.or(if class == Class::S { selection.or(row) } else { row });
+        let own = !plain && matches!(class, Class::A | Class::B | Class::G);
+        let rule = protect.or(if plain { selection.or(row) } else { row });
         Verdict { scope, class, protected: protect.is_some() || own, rule }
     }
 }

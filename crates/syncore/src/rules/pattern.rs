@@ -40,6 +40,19 @@ pub(super) struct Pattern {
     pub(super) directory_only: bool,
 }
 
+/// The pattern that matches exactly `path`, whatever characters are in it.
+#[must_use]
+pub fn literal(path: &[u8]) -> Vec<u8> {
+    let mut pattern = Vec::with_capacity(path.len());
+    for byte in path {
+        if b"*?[]{}\\,!^".contains(byte) {
+            pattern.push(b'\\');
+        }
+        pattern.push(*byte);
+    }
+    pattern
+}
+
 impl Pattern {
     /// Takes `text` apart.
     ///

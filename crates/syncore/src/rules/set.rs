@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::pattern::Pattern;
 use super::trie::{Place, Trie};
-use super::{Action, Class, Decision, Rule, RuleError, Scope};
+use super::{Action, Class, Decision, Rule, RuleError, Scope, Treatment};
 use crate::tree::{RelPath, escape};
 
 /// More rules than this are refused: each wildcard costs memory, and a peer may have sent them.
@@ -24,7 +24,7 @@ const RULES_LIMIT: usize = 10_000;
 ///     action,
 ///     pattern: pattern.into(),
 ///     origin: Origin { file: "command line".into(), line: 0 },
-///     auth_set: false,
+///     treatment: Default::default(),
 /// };
 /// let rules = RuleSet::compile(vec![
 ///     rule(Action::Include, "/"),
@@ -105,7 +105,7 @@ impl RuleSet {
         }
         trie.finish(
             |rule| rules[rule].action == Action::Include,
-            |rule| facts[rule].literal && rules[rule].action == Action::Class(Class::S),
+            |rule| facts[rule].literal && rules[rule].is_plain_row(),
         );
         let default_in = !rules.iter().any(|rule| rule.action == Action::Include);
         Ok(Self { rules, facts, trie, default_in })
@@ -185,7 +185,7 @@ impl RuleSet {
 
     /// Puts the rules that match one path, in any order, against the best so far.
     fn weigh(&self, rules: &[usize], is_directory: bool, above: Standing, found: &mut Found) {
-        let is_locked = self.class(above.row) != Class::S;
+        let is_locked = !self.is_plain(above.row);
         for &index in rules {
             let facts = self.facts[index];
             if facts.directory_only && !is_directory {
@@ -209,7 +209,7 @@ impl RuleSet {
         Standing {
             selection: found.selection.or(above.selection),
             row: found.row.or(above.row),
-            is_row_start: found.row.is_some() && self.class(above.row) == Class::S,
+            is_row_start: found.row.is_some() && self.is_plain(above.row),
             protect: above.protect.or(found.protect),
         }
     }
@@ -234,13 +234,19 @@ impl RuleSet {
         }
     }
 
+    /// Whether a catalogue row, or that there is none, lets a path take part like any other.
+    fn is_plain(&self, row: Option<usize>) -> bool {
+        row.is_none_or(|index| self.rules[index].is_plain_row())
+    }
+
     /// The decision about a path, from what holds there.
     fn conclude(&self, standing: Standing, places: &[Place], is_directory: bool) -> Decision<'_> {
         let class = self.class(standing.row);
+        let is_plain = self.is_plain(standing.row);
         let is_selected = self.is_selected(standing);
         let scope = if standing.protect.is_some() {
             Scope::Out
-        } else if class == Class::S && is_selected {
+        } else if is_plain && is_selected {
             Scope::In
         } else if is_directory && self.may_hold_scope(standing, places) {
             Scope::Implied
@@ -249,17 +255,17 @@ impl RuleSet {
         } else {
             Scope::Out
         };
-        let deciding = match (standing.protect, class) {
+        let deciding = match (standing.protect, is_plain) {
             (Some(index), _) => Some(index),
-            (None, Class::S) => standing.selection.or(standing.row),
+            (None, true) => standing.selection.or(standing.row),
             (None, _) => standing.row,
         };
         let rule = |index: Option<usize>| index.map(|index| &self.rules[index]);
         Decision {
             scope,
             class,
-            protected: standing.protect.is_some() || class.is_own(),
-            auth_set: rule(standing.row).is_some_and(|row| row.auth_set),
+            protected: standing.protect.is_some() || (class.is_own() && !is_plain),
+            auth_set: rule(standing.row).is_some_and(|row| row.treatment == Treatment::AuthSet),
             rule: rule(deciding),
             selection: rule(standing.selection),
             row: rule(standing.row),
@@ -278,7 +284,7 @@ impl RuleSet {
 
     /// As [`RuleSet::may_hold_scope`], without regard to include and exclude.
     pub(super) fn may_be_plain(&self, standing: Standing, places: &[Place]) -> bool {
-        self.class(standing.row) == Class::S || self.trie.lift_below(places)
+        self.is_plain(standing.row) || self.trie.lift_below(places)
     }
 
     /// Whether a directory at this place is created, empty, when an include rule selects it.

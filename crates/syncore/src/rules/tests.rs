@@ -8,7 +8,7 @@ use crate::tree::RelPath;
 
 fn rule(line: u32, action: Action, pattern: &str) -> Rule {
     let origin = Origin { file: "test.toml".into(), line };
-    Rule { action, pattern: pattern.into(), origin, auth_set: false }
+    Rule::new(action, pattern, origin)
 }
 
 fn rules(list: &[(Action, &str)]) -> Vec<Rule> {

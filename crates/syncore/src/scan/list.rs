@@ -4,9 +4,10 @@
 //! the same directory, so there is one reader. What can go wrong: a name that cannot be read must not look like one
 //! that is not there, or it would be deleted on the standby.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{FileType, RawDir};
@@ -17,7 +18,7 @@ use super::metadata::{Detail, Inode, Scratch, read_entry, read_kind};
 use super::root::{Identity, Root};
 use crate::problem::{Operation, Problem};
 use crate::rules::{Cursor, RuleSet, Scope};
-use crate::tree::{Entry, Kind, PATH_LIMIT_BYTES, RelPath};
+use crate::tree::{Entry, Kind, PATH_LIMIT_BYTES, RelPath, Timestamp};
 
 /// Bytes of directory entries read by one getdents64 call.
 const DIRENT_BYTES: usize = 32 * 1024;
@@ -33,6 +34,36 @@ pub struct View {
     pub boundaries: Arc<Boundaries>,
     /// Whether content is read and digested, and with it the inode flags that only an open file shows.
     pub checksum: bool,
+    /// Files that are taken for others as long as they are what was made of those.
+    pub presented: Arc<BTreeMap<RelPath, Presented>>,
+}
+
+/// A file that was made here of one that the source has, and passes for that one in a comparison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presented {
+    /// The length of what was made.
+    pub found_bytes: u64,
+    /// The digest of its content ([`digest_open`](crate::scan::digest_open)).
+    pub found_digest: [u8; 32],
+    /// The modification time of both.
+    pub mtime: Timestamp,
+    /// The length of the source's file.
+    pub as_bytes: u64,
+    /// The digest of its content.
+    pub as_digest: [u8; 32],
+}
+
+impl Presented {
+    /// Puts the source's length and digest in place of those of what was made, if that is what `entry` still is.
+    fn put(&self, entry: &mut Entry) {
+        let same = entry.kind == Kind::File
+            && (entry.size_bytes, entry.mtime) == (self.found_bytes, self.mtime)
+            && entry.content.is_none_or(|digest| digest == self.found_digest);
+        if same {
+            entry.size_bytes = self.as_bytes;
+            entry.content = entry.content.map(|_| self.as_digest);
+        }
+    }
 }
 
 /// A name in a directory that takes part in the run.
@@ -186,13 +217,23 @@ impl View {
             return problem(Operation::ReadMetadata, Errno::NAMETOOLONG);
         }
         let detail = if self.checksum || decision.auth_set { Detail::Content } else { detail };
-        let (entry, inode) = match read_entry(place.directory, name, detail, scratch) {
+        let lies = if is_directory { self.lies(place, name) } else { None };
+        let (directory, lies_as) = match &lies {
+            Some((directory, lies_as)) => (directory.as_fd(), lies_as.as_c_str()),
+            None => (place.directory, name),
+        };
+        let (mut entry, inode) = match read_entry(directory, lies_as, detail, scratch) {
             Ok(read) => read,
             // Gone, unless it is something else that is missing: procfs, say.
-            Err(Errno::NOENT) if read_kind(place.directory, name).is_err() => return None,
+            Err(Errno::NOENT) if read_kind(directory, lies_as).is_err() => return None,
             Err(error) if detail == Detail::Content => return problem(Operation::Read, error),
             Err(error) => return problem(Operation::ReadMetadata, error),
         };
+        if !self.presented.is_empty()
+            && let Some(presented) = self.presented.get(&place.path.join(name.to_bytes()))
+        {
+            presented.put(&mut entry);
+        }
         if (entry.kind == Kind::Directory) != is_directory {
             // RACE: it became another kind while it was judged. The rules may say otherwise of that kind, so it is
             // left alone; the next run sees it settled.
@@ -210,6 +251,17 @@ impl View {
             (named.scope, named.below) = (Scope::Empty, None);
         }
         Some(Seen::Named(named))
+    }
+
+    /// Where a directory lies that is not where it is seen: the directory that holds it, and its name there.
+    fn lies(&self, place: &Place<'_>, name: &CStr) -> Option<(OwnedFd, CString)> {
+        if !self.root.has_elsewhere() {
+            return None;
+        }
+        let path = place.path.join(name.to_bytes());
+        let lies = self.root.is_elsewhere(&path).then(|| self.root.lies_at(&path))??;
+        let held = self.root.hold_directory(&lies.parent()?).ok()?;
+        Some((held, CString::new(lies.name()?).ok()?))
     }
 
     fn enters(&self, place: &Place<'_>, child: &Named) -> bool {

@@ -15,7 +15,7 @@ mod walk;
 
 pub use boundary::{Boundaries, Mount, mounts_below, never_entered};
 pub use content::{OpenFile, READ_ATTEMPTS, Stability, digest_open, extents, open_file, read_full};
-pub use list::{Named, Place, STAGE_PREFIX, Seen, View, is_stage_name};
+pub use list::{Named, Place, Presented, STAGE_PREFIX, Seen, View, is_stage_name};
 pub use metadata::{Detail, Inode, Scratch, read_entry, read_kind};
 pub use root::{Identity, Root, proc_path};
 pub use snapshot::{KEPT_LINES_BYTES, Snapshot};

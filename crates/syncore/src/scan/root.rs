@@ -22,6 +22,8 @@ const PIECE_BYTES: usize = 4000;
 pub struct Root {
     fd: OwnedFd,
     path: PathBuf,
+    /// Directories that lie elsewhere below the root than where a run sees them.
+    elsewhere: Vec<(RelPath, RelPath)>,
 }
 
 /// Which filesystem object an inode is, and on which mount it was seen.
@@ -63,13 +65,43 @@ impl Root {
     /// Whatever open(2) says; `ENOTDIR` when it is no directory.
     pub fn open(path: &Path) -> Result<Self> {
         let fd = openat(rustix::fs::CWD, path, directory_flags(), Mode::empty())?;
-        Ok(Self { fd, path: path.to_owned() })
+        Ok(Self { fd, path: path.to_owned(), elsewhere: Vec::new() })
     }
 
     /// As [`Root::open`], without the right to list the directory: enough to know where it is.
     pub(crate) fn hold(path: &Path) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { fd: openat(rustix::fs::CWD, path, flags, Mode::empty())?, path: path.to_owned() })
+        let fd = openat(rustix::fs::CWD, path, flags, Mode::empty())?;
+        Ok(Self { fd, path: path.to_owned(), elsewhere: Vec::new() })
+    }
+
+    /// The same root, in which each of these directories is looked for where the second path says: what is held on a
+    /// standby lies apart from where it would act.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be duplicated.
+    pub fn with_elsewhere(&self, elsewhere: Vec<(RelPath, RelPath)>) -> Result<Self> {
+        Ok(Self { fd: rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)?, path: self.path.clone(), elsewhere })
+    }
+
+    /// Where the directory at `path` lies, if that is elsewhere.
+    #[must_use]
+    pub fn lies_at(&self, path: &RelPath) -> Option<RelPath> {
+        let (seen, lies) = self.elsewhere.iter().find(|(seen, _)| path.starts_with(seen))?;
+        let rest = path.as_bytes()[seen.as_bytes().len()..].split(|b| *b == b'/');
+        Some(rest.filter(|name| !name.is_empty()).fold(lies.clone(), |at, name| at.join(name)))
+    }
+
+    /// Whether any directory lies elsewhere.
+    #[must_use]
+    pub fn has_elsewhere(&self) -> bool {
+        !self.elsewhere.is_empty()
+    }
+
+    /// Whether `path` itself is one of the directories that lie elsewhere.
+    #[must_use]
+    pub fn is_elsewhere(&self, path: &RelPath) -> bool {
+        self.elsewhere.iter().any(|(seen, _)| seen == path)
     }
 
     /// The path as the operator wrote it, for messages.
@@ -113,7 +145,8 @@ impl Root {
 
     fn descend(&self, path: &RelPath, flags: OFlags) -> Result<OwnedFd> {
         let hold = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut rest = path.as_bytes();
+        let lies = self.lies_at(path);
+        let mut rest = lies.as_ref().unwrap_or(path).as_bytes();
         let mut held: Option<OwnedFd> = None;
         while rest.len() > PIECE_BYTES {
             let end = rest[..PIECE_BYTES].iter().rposition(|b| *b == b'/').ok_or(Errno::NAMETOOLONG)?;
@@ -195,6 +228,22 @@ mod tests {
         assert!(open("link").is_err());
         assert!(open("inner").is_err());
         assert!(root.open_directory(&RelPath::root()).is_ok());
+    }
+
+    #[test]
+    fn what_lies_elsewhere_is_found_there_and_nothing_beside_it() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(temp.path().join("held/cron/root")).unwrap();
+        std::fs::create_dir_all(temp.path().join("spool/cronies")).unwrap();
+        std::fs::create_dir_all(temp.path().join("spool/cron")).unwrap();
+        let path = |text: &str| RelPath::new(text).unwrap();
+        let root = Root::open(temp.path()).unwrap();
+        let root = root.with_elsewhere(vec![(path("spool/cron"), path("held/cron"))]).unwrap();
+        assert_eq!(root.lies_at(&path("spool/cron/root/x")), Some(path("held/cron/root/x")));
+        assert_eq!(root.lies_at(&path("spool/cronies")), None);
+        assert!(root.open_directory(&path("spool/cron/root")).is_ok());
+        assert!(root.open_directory(&path("spool/cronies")).is_ok());
+        assert!(root.is_elsewhere(&path("spool/cron")) && !root.is_elsewhere(&path("spool/cron/root")));
     }
 
     #[test]

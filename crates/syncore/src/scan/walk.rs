@@ -148,7 +148,10 @@ impl<'s> Walk<'s> {
     }
 
     fn open(&self, task: &Task<'_>) -> rustix::io::Result<OwnedFd> {
-        let Parent::Held(parent) = &task.parent else { return self.view.root.open_directory(&task.path) };
+        let parent = match &task.parent {
+            Parent::Held(parent) if !self.view.root.is_elsewhere(&task.path) => parent,
+            _ => return self.view.root.open_directory(&task.path),
+        };
         let flags =
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         openat(&parent.fd, task.path.name().unwrap_or_default(), flags, Mode::empty())

@@ -7,7 +7,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::rules::{Action, Class, Rule, RuleSet, Scope};
+use crate::rules::{Action, Class, Rule, RuleSet, Scope, Treatment};
 use crate::scan::{Boundaries, Mount, Root, mounts_below};
 use crate::session::{Job, SessionError};
 use crate::tree::RelPath;
@@ -17,7 +17,7 @@ use crate::wire::{Facts, Start};
 pub(crate) const STANDBY_FILE: &str = "etc/clonetool/standby.toml";
 
 /// What this end knows of `root`.
-pub(crate) fn facts(root: &Root, rules: Vec<Rule>) -> Facts {
+pub(crate) fn facts(root: &Root, rules: Vec<Rule>, standby: bool) -> Facts {
     let mut entries = 0;
     if let Ok(directory) = root.open_directory(&RelPath::root()) {
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
@@ -35,6 +35,7 @@ pub(crate) fn facts(root: &Root, rules: Vec<Rule>) -> Facts {
         mounts: mounts_below(root),
         rules,
         empty: entries == 0,
+        standby,
     }
 }
 
@@ -51,7 +52,8 @@ pub(crate) fn facts_of_missing(path: &Path) -> Result<Facts, SessionError> {
         canonical.push(b'/');
     }
     canonical.extend_from_slice(path.file_name().unwrap_or_default().as_bytes());
-    Ok(Facts { root: canonical, boot_id: boot_id(), mounts: Vec::new(), rules: Vec::new(), empty: true })
+    let (mounts, rules) = (Vec::new(), Vec::new());
+    Ok(Facts { root: canonical, boot_id: boot_id(), mounts, rules, empty: true, standby: false })
 }
 
 fn boot_id() -> Vec<u8> {
@@ -76,8 +78,17 @@ pub(crate) fn open_root(path: &Path, role: &'static str) -> Result<Root, Session
 pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) -> Result<Start, SessionError> {
     let options = &job.options;
     let mut rules = job.rules.clone();
+    if !standby.standby {
+        // Nothing of what makes these safe can be done there.
+        for rule in &mut rules {
+            if let Action::Class(Class::B | Class::C) = rule.action {
+                (rule.action, rule.treatment) = (Action::Class(Class::A), Treatment::Plain);
+            }
+        }
+    }
+    let asked = RuleSet::compile(rules.clone())?;
     // After the sender's, so that the standby's word counts where both speak of the same path.
-    rules.extend(standby.rules.iter().filter(|rule| takes_away(rule)).cloned());
+    rules.extend(standby.rules.iter().filter(|rule| takes_away(rule) || narrows(&asked, rule)).cloned());
     let compiled = RuleSet::compile(rules.clone())?;
     let boundaries = boundaries(job, source, standby);
     check_inside(&compiled, &boundaries, source, standby, options.delete)?;
@@ -105,9 +116,17 @@ pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) ->
 pub(crate) fn takes_away(rule: &Rule) -> bool {
     match rule.action {
         Action::Protect | Action::Exclude => true,
-        Action::Class(class) => class != Class::S,
+        Action::Class(_) => !rule.is_plain_row(),
         Action::Include => false,
     }
+}
+
+/// Whether a rule of the standby makes a substitution of what would be carried whole.
+fn narrows(asked: &RuleSet, rule: &Rule) -> bool {
+    let substitutes = matches!(rule.treatment, Treatment::Substitute(_));
+    substitutes
+        && RelPath::from_absolute(&rule.pattern)
+            .is_ok_and(|path| asked.decide(&path, false).scope == Scope::In)
 }
 
 fn boundaries(job: &Job, source: &Facts, standby: &Facts) -> Boundaries {

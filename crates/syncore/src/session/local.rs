@@ -12,6 +12,7 @@ use crate::apply::{Copied, Directory, WriteError};
 use crate::monitor::Monitor;
 use crate::plan::{Change, Item};
 use crate::problem::Operation;
+use crate::rules::{RuleSet, Treatment};
 use crate::scan::{READ_ATTEMPTS, Root, Stability, open_file};
 use crate::session::receive::Receiver;
 use crate::tree::RelPath;
@@ -29,9 +30,15 @@ pub(crate) struct LocalSource<'a> {
 }
 
 /// Whether the receiver of a local run copies this item itself; not what is written into an existing file.
-pub(crate) fn is_copied(item: &Item, in_place: bool, auth_set: bool) -> bool {
+pub(crate) fn is_copied(item: &Item, in_place: bool, apart: bool) -> bool {
     let new = !(in_place && matches!(item.change, Change::Update(_)));
-    item.needs_content() && item.moved_from.is_none() && !auth_set && new
+    item.needs_content() && item.moved_from.is_none() && !apart && new
+}
+
+/// Whether a file goes through the sender all the same: it is one of a set, or something is made from it.
+pub(crate) fn is_apart(rules: &RuleSet, item: &Item) -> bool {
+    let row = rules.decide(&item.path, false).row;
+    row.is_some_and(|row| matches!(row.treatment, Treatment::AuthSet | Treatment::Substitute(_)))
 }
 
 impl LocalSource<'_> {
@@ -40,8 +47,8 @@ impl LocalSource<'_> {
     /// # Errors
     /// When the other end cannot be told that all is settled, or the monitor asks to stop.
     pub(crate) fn copy_all(&self, receiver: &Receiver<'_>, outgoing: &Outgoing) -> Result<(), WireError> {
-        let auth_set = |item: &Item| receiver.view.rules.decide(&item.path, false).auth_set;
-        let copied = |item: &Item| is_copied(item, receiver.in_place, auth_set(item));
+        let apart = |item: &Item| is_apart(&receiver.view.rules, item);
+        let copied = |item: &Item| is_copied(item, receiver.in_place, apart(item));
         let mut items = (0..).zip(receiver.plan.items()).filter(|(_, item)| copied(item));
         let mut next = items.next();
         let neighbours = std::iter::from_fn(|| {
@@ -86,6 +93,10 @@ impl LocalSource<'_> {
     }
 
     fn copy(&self, receiver: &Receiver<'_>, item: &Item, from: &OwnedFd, to: &Arc<Directory>) {
+        if receiver.substitution(&item.path).is_some() {
+            let reason = "it is the standby's own in part, which the rules of this run do not know";
+            return receiver.committer.fail(&item.path, Operation::Protect, reason);
+        }
         let Ok(name) = std::ffi::CString::new(item.path.name().unwrap_or_default()) else { return };
         let read_failed = |reason: &dyn std::fmt::Display| {
             receiver.committer.fail(&item.path, Operation::Read, reason);

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Change, Draft, Item, Line, Listed, Plan, PlanError};
 use crate::problem::{Operation, Problem};
-use crate::rules::Scope;
+use crate::rules::{Scope, Treatment};
 use crate::scan::{Snapshot, View};
 use crate::session::SessionError;
 use crate::session::differ::{Differ, Found, Pending};
@@ -149,7 +149,7 @@ impl<'a> Planner<'a> {
         let rules = &view.rules;
         let set: Vec<RelPath> = rules
             .rules()
-            .filter(|rule| rule.auth_set)
+            .filter(|rule| rule.treatment == Treatment::AuthSet)
             .filter_map(|rule| RelPath::from_absolute(&rule.pattern).ok())
             .filter(|path| {
                 let decision = rules.decide(path, false);

@@ -12,10 +12,12 @@ use std::sync::{Condvar, Mutex};
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
 
-use crate::apply::{Committer, FileWriter};
+use crate::apply::{Committer, FileWriter, WriteError};
 use crate::monitor::Monitor;
 use crate::plan::{Change, Item, Plan};
+use crate::prepare::Standby;
 use crate::problem::Operation;
+use crate::rules::{RuleSet, Substitution, Treatment};
 use crate::scan::View;
 use crate::session::SessionError;
 use crate::session::auth::{PasswordLock, defect};
@@ -64,6 +66,8 @@ pub(crate) struct Receiver<'a> {
     needing: usize,
     /// Where the content is, when both roots are on this host.
     source: Option<LocalSource<'a>>,
+    /// What makes the root a standby, and the rules that it holds to.
+    standby: Option<(&'a Standby, &'a RuleSet)>,
     /// Items of the auth set that are complete but wait for each other.
     auth: Mutex<AuthSet>,
     /// Items that are dealt with, by number.
@@ -126,6 +130,7 @@ impl<'a> Receiver<'a> {
         committer: Committer,
         start: &Start,
         source: Option<LocalSource<'a>>,
+        standby: Option<(&'a Standby, &'a RuleSet)>,
         monitor: &'a dyn Monitor,
     ) -> Self {
         let is_auth = |item: &Item| view.rules.decide(&item.path, false).auth_set;
@@ -141,6 +146,7 @@ impl<'a> Receiver<'a> {
             delta: start.delta,
             in_place: start.in_place,
             source,
+            standby,
             monitor,
             done: Mutex::default(),
             needing,
@@ -165,6 +171,7 @@ impl<'a> Receiver<'a> {
             self.content(outgoing, lanes)?;
         }
         self.committer.flush();
+        self.remember();
         self.plan.items().filter(|item| item.link_to.is_some()).for_each(|item| self.committer.link(&item));
         self.delete();
         self.finish_directories();
@@ -176,6 +183,52 @@ impl<'a> Receiver<'a> {
             literal_bytes: self.literal_bytes.load(Ordering::Relaxed),
             copied_bytes: self.copied_bytes.load(Ordering::Relaxed),
         })
+    }
+
+    /// How the file at `path` is made from production's, if it is not production's as it is.
+    pub(super) fn substitution(&self, path: &RelPath) -> Option<(&'a Standby, Substitution)> {
+        let (standby, own) = self.standby?;
+        let declared = |rules: &RuleSet| match rules.decide(path, false).row.map(|row| &row.treatment) {
+            Some(Treatment::Substitute(substitution)) => Some(*substitution),
+            _ => None,
+        };
+        Some((standby, declared(own).or_else(|| declared(&self.view.rules))?))
+    }
+
+    /// Puts a complete file in its place; what is made from it, where that is declared.
+    ///
+    /// # Errors
+    /// [`WriteError`]; nothing was replaced then.
+    pub(super) fn place(
+        &self,
+        item: &Item,
+        writer: FileWriter,
+        digest: Option<[u8; 32]>,
+    ) -> Result<(), WriteError> {
+        let Some((standby, substitution)) = self.substitution(&item.path) else {
+            return self.committer.place_file(item, writer, digest);
+        };
+        let production = writer.read_back()?;
+        // Checked, and thrown away: it was only staged to be read.
+        drop(writer.finish(digest)?);
+        let made = standby
+            .make(substitution, &item.path, &production)
+            .map_err(|reason| WriteError::Io(std::io::Error::other(reason)))?;
+        let directory = self.committer.directories.open(&item.path.parent().unwrap_or_default())?;
+        let mut writer = FileWriter::create(&self.committer.directories, &directory, None)?;
+        writer.raw_data(&made)?;
+        let sum = |content: &[u8]| (content.len() as u64, *blake3::hash(content).as_bytes());
+        standby.made(&item.path, item.entry.mtime, sum(&production), sum(&made));
+        self.committer.place_file(item, writer, None)
+    }
+
+    /// Writes down what was made from production's files.
+    fn remember(&self) {
+        if let Some((standby, _)) = self.standby
+            && let Err(error) = standby.store()
+        {
+            self.committer.problems.note(&RelPath::root(), Operation::Write, error);
+        }
     }
 
     /// Empties and removes directories that become something else. What is in them is in the plan, too, as deletions;

@@ -142,7 +142,7 @@ impl<'a> Lane<'a> {
             self.directory(&item.path).map_err(WriteError::from).and_then(|directory| {
                 let mut writer = FileWriter::create(&self.receiver.committer.directories, &directory, None)?;
                 writer.raw_data(&file.content)?;
-                self.receiver.committer.place_file(&item, writer, None)
+                self.receiver.place(&item, writer, None)
             })
         } else {
             Err(WriteError::Mismatch)
@@ -166,6 +166,10 @@ impl<'a> Lane<'a> {
             return Err(WireError::Protocol("a move that is not in the plan".to_owned()));
         };
         (item.entry.size_bytes, item.entry.mtime) = (file.size_bytes, file.mtime);
+        // What is made from production's file has to be made of all of it.
+        if self.receiver.substitution(&item.path).is_some() && self.retry(file.item) {
+            return self.ask_for_whole(file.item);
+        }
         match self.receiver.committer.adopt(&item, &from, file.digest) {
             Ok(()) => {
                 self.receiver.copied_bytes.fetch_add(file.size_bytes, Ordering::Relaxed);
@@ -188,7 +192,7 @@ impl<'a> Lane<'a> {
         let directory = self.directory(&item.path)?;
         let receiver = self.receiver;
         let mut basis = receiver.bases.lock().ok().and_then(|mut bases| bases.remove(&number));
-        if receiver.in_place {
+        if receiver.in_place && receiver.substitution(&item.path).is_none() {
             let open = || receiver.committer.open_in_place(item, &directory);
             match basis.take().map(|basis| basis.within(open)) {
                 Some(Ok((file, known, as_known))) => {
@@ -270,7 +274,7 @@ impl<'a> Lane<'a> {
             if auth {
                 receiver.auth_file(Some((item.clone(), writer, digest)));
             } else {
-                receiver.committer.place_file(&item, writer, Some(digest))?;
+                receiver.place(&item, writer, Some(digest))?;
             }
             receiver.literal_bytes.fetch_add(literal, Ordering::Relaxed);
             receiver.copied_bytes.fetch_add(copied, Ordering::Relaxed);

@@ -11,8 +11,9 @@ use rustix::fs::{Mode, OFlags, StatVfsMountFlags, openat};
 use crate::apply::{Committer, Directories, NamesOf, Problems};
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Line, Listed, Plan};
+use crate::prepare::Standby;
 use crate::profile::parse_standby_file;
-use crate::rules::{Action, Origin, Rule, RuleSet};
+use crate::rules::{Action, Origin, Rule, RuleSet, Treatment};
 use crate::scan::{Root, Snapshot, View};
 use crate::session::describe::Describer;
 use crate::session::judge::check_plan;
@@ -35,6 +36,8 @@ pub(crate) struct Receiving {
     facts: Facts,
     /// The standby's own rules, exceptions included.
     own: Vec<Rule>,
+    /// What makes it a standby, if anything does.
+    standby: Option<Standby>,
     dry_run: bool,
     /// Held until the run is over.
     _lock: Option<OwnedFd>,
@@ -46,7 +49,8 @@ impl Receiving {
         let root = match agree::open_root(&path, "destination") {
             Err(_) if std::fs::symlink_metadata(&path).is_err_and(|e| e.kind() == ErrorKind::NotFound) => {
                 let facts = agree::facts_of_missing(&path)?;
-                return Ok(Self { path, root: None, facts, own: Vec::new(), dry_run, _lock: None });
+                let own = Vec::new();
+                return Ok(Self { path, root: None, facts, own, standby: None, dry_run, _lock: None });
             }
             other => Arc::new(other?),
         };
@@ -60,9 +64,16 @@ impl Receiving {
                 reason: "its filesystem is mounted read-only".to_owned(),
             });
         }
-        let own = own_rules(&root)?;
-        let facts = agree::facts(&root, own.iter().filter(|rule| agree::takes_away(rule)).cloned().collect());
-        Ok(Self { path, root: Some(root), facts, own, dry_run, _lock: lock })
+        let standby = Standby::of(&root).map_err(|error| {
+            SessionError::Refused(format!("the journal of the standby's preparation cannot be read: {error}"))
+        })?;
+        let mut own = standby.as_ref().map(Standby::rules).unwrap_or_default();
+        own.extend(own_rules(&root)?);
+        let told = own
+            .iter()
+            .filter(|rule| agree::takes_away(rule) || matches!(rule.treatment, Treatment::Substitute(_)));
+        let facts = agree::facts(&root, told.cloned().collect(), standby.is_some());
+        Ok(Self { path, root: Some(root), facts, own, standby, dry_run, _lock: lock })
     }
 
     pub(crate) fn facts(&self) -> &Facts {
@@ -106,14 +117,16 @@ impl Receiving {
         monitor.phase(Phase::Scan);
         let mut rules = start.rules.clone();
         // The initiator had them from here; should it have lost them, they hold all the same.
-        if !rules.ends_with(&self.facts.rules) {
-            rules.extend(self.facts.rules.iter().cloned());
+        let kept = self.facts.rules.iter().filter(|rule| agree::takes_away(rule));
+        if !kept.clone().all(|rule| rules.contains(rule)) {
+            rules.extend(kept.cloned());
         }
         let view = View {
             root: Arc::clone(&root),
             rules: Arc::new(RuleSet::compile(rules)?),
             boundaries: Arc::new(start.boundaries.clone()),
             checksum: start.checksum,
+            presented: Arc::new(self.standby.as_ref().map(Standby::presented).unwrap_or_default()),
         };
         let snapshot = Arc::new(scan_root(&view, source.is_some(), monitor)?);
         let problems = Arc::new(Problems::default());
@@ -138,7 +151,8 @@ impl Receiving {
         report.entries_scanned += source_entries;
         report.plan = (!plan.is_empty()).then(|| plan.id());
         report.totals = plan.totals();
-        check_plan(&view, &RuleSet::compile(self.own.clone())?, &plan)?;
+        let own = RuleSet::compile(self.own.clone())?;
+        check_plan(&view, &own, &plan)?;
         // A dry run ends here, whatever the other end makes of it.
         if !ask(&mut say, &plan, monitor)? || self.dry_run {
             connection.outgoing.send(CONTROL, Message::Decision(false))?;
@@ -163,7 +177,8 @@ impl Receiving {
             }))
         };
         let committer = Committer::new(Arc::new(directories), Arc::clone(&problems), names_of, start.durable);
-        let receiver = Receiver::new(&view, &plan, committer, start, source, monitor);
+        let standby = self.standby.as_ref().map(|standby| (standby, &own));
+        let receiver = Receiver::new(&view, &plan, committer, start, source, standby, monitor);
         receiver.committer.sweep(&snapshot.leftovers);
         let done = receiver.run(&connection.outgoing, &mut connection.lanes)?;
         (report.literal_bytes, report.copied_bytes) = (done.literal_bytes, done.copied_bytes);
@@ -293,7 +308,7 @@ fn own_rules(root: &Root) -> Result<Vec<Rule>, SessionError> {
     let mut rules = parse_standby_file(&file, &text).map_err(|e| refuse(&e))?;
     // What protects the standby protects itself, or the first sync would be the last that is bound by it.
     let origin = Origin { file: file.clone(), line: 0 };
-    rules.push(Rule { action: Action::Protect, pattern: file.into_bytes(), origin, auth_set: false });
+    rules.push(Rule::new(Action::Protect, file, origin));
     Ok(rules)
 }
 

@@ -15,7 +15,7 @@ use crate::plan::{Item, Plan};
 use crate::problem::Operation;
 use crate::scan::{READ_ATTEMPTS, Stability, View, digest_open, open_file, read_full};
 use crate::session::auth::PasswordLock;
-use crate::session::local::is_copied;
+use crate::session::local::{is_apart, is_copied};
 use crate::session::planner::is_delta_item;
 use crate::session::queue::{Job, Queue};
 use crate::session::receive::note_failure;
@@ -101,7 +101,7 @@ impl Transfer<'_> {
                 if moved.len() >= BATCH_FILES {
                     queue.push(Job::Moved(std::mem::take(&mut moved)), true);
                 }
-            } else if !self.delta && is_copied(&item, self.in_place, false)
+            } else if !self.delta && is_copied(&item, self.in_place, is_apart(&self.view.rules, &item))
                 || is_delta_item(&item, self.delta)
             {
                 // Between two roots on one host the receiver helps itself; otherwise it waits for its basis.

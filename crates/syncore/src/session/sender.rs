@@ -26,7 +26,7 @@ pub(crate) struct Sender {
 impl Sender {
     pub(crate) fn open(path: &Path) -> Result<Self, SessionError> {
         let root = agree::open_root(path, "source")?;
-        let facts = agree::facts(&root, Vec::new());
+        let facts = agree::facts(&root, Vec::new(), false);
         Ok(Self { root: Arc::new(root), facts })
     }
 
@@ -52,6 +52,7 @@ impl Sender {
             rules: Arc::new(RuleSet::compile(start.rules)?),
             boundaries: Arc::new(start.boundaries),
             checksum: start.checksum,
+            presented: Arc::default(),
         };
         let snapshot = scan_root(&view, !start.delta, monitor)?;
         let problems = Problems::default();

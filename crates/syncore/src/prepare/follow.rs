@@ -1,0 +1,214 @@
+//! What has to be done on a standby after something of class C changed there: the initramfs of a new kernel, the
+//! cache of the dynamic linker.
+//!
+//! Why: a new kernel without its initramfs is a standby that does not boot. So it is written down what has to follow
+//! before the first change, done before anything that would be missed is deleted, and crossed out when it is done. What
+//! can go wrong: a power cut in between (what is written down is done by the next run), and a command that fails; then
+//! the kernels that were there stay, with their modules, and the run says so.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use super::inside::Inside;
+use super::journal;
+use crate::rules::{FollowUp, RuleSet, Treatment};
+use crate::tree::RelPath;
+
+/// What is written down, beside the journal.
+const FILE: &str = "follow.json";
+
+/// Where kernels have their modules.
+const MODULES: [&str; 2] = ["usr/lib/modules", "lib/modules"];
+
+/// What follows from a change of these paths, by the standby's own rules.
+pub(crate) fn follow_ups<'a>(
+    rules: &RuleSet,
+    paths: impl Iterator<Item = &'a RelPath>,
+) -> BTreeSet<FollowUp> {
+    let mut all = BTreeSet::new();
+    for path in paths {
+        if let Some(Treatment::Then(then)) = rules.decide(path, false).row.map(|row| &row.treatment) {
+            all.extend(then);
+        }
+        if is_library(path) {
+            all.insert(FollowUp::Ldconfig);
+        }
+    }
+    all
+}
+
+/// Whether the dynamic linker's cache may name it (ldconfig(8)).
+fn is_library(path: &RelPath) -> bool {
+    let bytes = path.as_bytes();
+    let place = [&b"lib"[..], b"usr/lib", b"usr/local/lib", b"opt"].iter().any(|at| bytes.starts_with(at));
+    place && path.name().is_some_and(|name| name.ends_with(b".so") || name.windows(4).any(|w| w == b".so."))
+}
+
+/// What is left to be done.
+pub(super) fn read(inside: &Inside) -> io::Result<BTreeSet<FollowUp>> {
+    let content = journal::read_state(inside.root(), FILE)?;
+    Ok(content.map(|content| serde_json::from_slice(&content)).transpose()?.unwrap_or_default())
+}
+
+/// Writes down what is left to be done, durably.
+pub(super) fn write(inside: &Inside, left: &BTreeSet<FollowUp>) -> io::Result<()> {
+    if read(inside).is_ok_and(|before| before == *left) {
+        return Ok(());
+    }
+    journal::write_state(inside, FILE, &serde_json::to_vec(left)?)
+}
+
+/// Whether a thing is needed for the next boot, so that nothing may be deleted before it is done.
+pub(crate) const fn is_for_boot(follow: FollowUp) -> bool {
+    matches!(follow, FollowUp::Initramfs | FollowUp::Bootloader | FollowUp::BootConfiguration)
+}
+
+/// The release of the kernel that a path belongs to: its image in `/boot`, or its modules.
+pub(crate) fn kernel_of(path: &RelPath) -> Option<String> {
+    let text = std::str::from_utf8(path.as_bytes()).ok()?;
+    let of_image = text.strip_prefix("boot/").and_then(|name| {
+        ["vmlinuz-", "config-", "System.map-", "initrd.img-"].iter().find_map(|head| name.strip_prefix(head))
+    });
+    let of_modules =
+        MODULES.iter().find_map(|at| text.strip_prefix(at)?.strip_prefix('/')?.split('/').next());
+    of_image.or(of_modules).filter(|release| !release.is_empty()).map(str::to_owned)
+}
+
+/// The commands that do it in the root `inside`, in their order; none where the root has nothing that does it.
+pub(super) fn commands(inside: &Inside, follow: FollowUp, live: bool) -> Vec<Vec<String>> {
+    let has = |path: &str| {
+        RelPath::new(path).is_ok_and(|path| inside.entry(&path).is_ok_and(|entry| entry.is_some()))
+    };
+    let command = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let first = |choices: &[(&str, &[&str])]| {
+        let found = choices.iter().find(|(program, _)| has(program));
+        found.map(|(_, words)| command(words)).into_iter().collect::<Vec<_>>()
+    };
+    match follow {
+        FollowUp::Initramfs => initramfs(inside, &has, live),
+        FollowUp::BootConfiguration => first(&[
+            ("usr/sbin/update-grub", &["update-grub"]),
+            ("usr/sbin/grub2-mkconfig", &["grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"]),
+            ("usr/bin/grub-mkconfig", &["grub-mkconfig", "-o", "/boot/grub/grub.cfg"]),
+        ]),
+        // The disks are those of the preparation, which knows them.
+        FollowUp::Bootloader => Vec::new(),
+        FollowUp::Ldconfig => {
+            first(&[("sbin/ldconfig", &["ldconfig"]), ("usr/sbin/ldconfig", &["ldconfig"])])
+        }
+        FollowUp::Certificates => first(&[
+            ("usr/sbin/update-ca-certificates", &["update-ca-certificates"]),
+            ("usr/bin/update-ca-trust", &["update-ca-trust", "extract"]),
+        ]),
+        // A root that is not running reads them when it starts.
+        FollowUp::DaemonReload | FollowUp::Sysctl if !live => Vec::new(),
+        FollowUp::DaemonReload => first(&[("usr/bin/systemctl", &["systemctl", "daemon-reload"])]),
+        FollowUp::Sysctl => first(&[("usr/sbin/sysctl", &["sysctl", "--system"])]),
+    }
+}
+
+/// One initramfs for each kernel that has modules, made new or again.
+fn initramfs(inside: &Inside, has: &dyn Fn(&str) -> bool, live: bool) -> Vec<Vec<String>> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let mut releases: Vec<String> = MODULES
+        .iter()
+        .filter_map(|at| inside.list(&journal::path(at)).ok())
+        .flatten()
+        .filter_map(|name| String::from_utf8(name).ok())
+        .filter(|release| has(&format!("boot/vmlinuz-{release}")))
+        .collect();
+    releases.sort();
+    releases.dedup();
+    let mut commands: Vec<Vec<String>> = releases.iter().map(|release| words(&["depmod", release])).collect();
+    for release in &releases {
+        let image = format!("/boot/initramfs-{release}.img");
+        if has("usr/sbin/update-initramfs") {
+            let way = if has(&format!("boot/initrd.img-{release}")) { "-u" } else { "-c" };
+            commands.push(words(&["update-initramfs", way, "-k", release]));
+        } else if has("usr/bin/dracut") && live {
+            commands.push(words(&["dracut", "--force", &image, release]));
+        } else if has("usr/bin/dracut") {
+            // Built elsewhere, it must not be for the machine that it is built on (dracut(8)).
+            commands.push(words(&["dracut", "--force", "--no-hostonly", &image, release]));
+        }
+    }
+    if has("usr/bin/mkinitcpio") {
+        commands.push(words(&["mkinitcpio", "--allpresets"]));
+    }
+    commands
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::profile::{Profile, catalogues};
+    use crate::scan::Root;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text).unwrap()
+    }
+
+    #[test]
+    fn what_follows_is_said_by_the_catalogue() {
+        let (name, text) = catalogues().iter().find(|(name, _)| *name == "linux").unwrap();
+        let rules = RuleSet::compile(Profile::parse(name, text, &|_| None).unwrap().rules()).unwrap();
+        let of = |paths: &[&str]| {
+            let paths: Vec<RelPath> = paths.iter().map(|p| path(p)).collect();
+            follow_ups(&rules, paths.iter()).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(of(&["boot/vmlinuz-6.1.0-1-amd64"]), [FollowUp::Initramfs, FollowUp::BootConfiguration]);
+        assert_eq!(of(&["usr/lib/x86_64-linux-gnu/libz.so.1"]), [FollowUp::Ldconfig]);
+        assert_eq!(
+            of(&["etc/ssl/certs/a.pem", "etc/sysctl.d/x.conf"]),
+            [FollowUp::Sysctl, FollowUp::Certificates]
+        );
+        assert_eq!(of(&["etc/motd", "home/x/lib/a.so"]), []);
+    }
+
+    #[test]
+    fn a_kernel_is_known_by_its_files() {
+        for (file, release) in [
+            ("boot/vmlinuz-6.1.0-1-amd64", Some("6.1.0-1-amd64")),
+            ("boot/initrd.img-6.1.0-1-amd64", Some("6.1.0-1-amd64")),
+            ("usr/lib/modules/6.1.0-1-amd64/kernel/fs/ext4.ko", Some("6.1.0-1-amd64")),
+            ("usr/lib/modules/6.1.0-1-amd64", Some("6.1.0-1-amd64")),
+            ("boot/grub/grub.cfg", None),
+            ("usr/lib/modules", None),
+            ("etc/vmlinuz-1", None),
+        ] {
+            assert_eq!(kernel_of(&path(file)).as_deref(), release, "{file}");
+        }
+    }
+
+    #[test]
+    fn each_kernel_gets_an_initramfs_and_those_without_an_image_none() {
+        let temp = tempfile::tempdir().unwrap();
+        for file in [
+            "boot/vmlinuz-6.1-old",
+            "boot/initrd.img-6.1-old",
+            "boot/vmlinuz-6.1-new",
+            "usr/lib/modules/6.1-old/modules.dep",
+            "usr/lib/modules/6.1-new/modules.dep",
+            "usr/lib/modules/6.1-gone/modules.dep",
+            "usr/sbin/update-initramfs",
+        ] {
+            let file = temp.path().join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "").unwrap();
+        }
+        let inside = Inside::new(Arc::new(Root::open(temp.path()).unwrap()));
+        let commands: Vec<String> =
+            commands(&inside, FollowUp::Initramfs, false).iter().map(|argv| argv.join(" ")).collect();
+        assert_eq!(
+            commands,
+            [
+                "depmod 6.1-new",
+                "depmod 6.1-old",
+                "update-initramfs -c -k 6.1-new",
+                "update-initramfs -u -k 6.1-old"
+            ]
+        );
+    }
+}

@@ -1,0 +1,180 @@
+//! A root as a standby: what is its own in it, and what of production's files becomes of them there.
+//!
+//! Why: a sync must know, whoever sends it, that the root it changes has an identity of its own, and keep it. What can
+//! go wrong: a root that is only a copy and not yet a standby; nothing here applies to it, and `prepare-root` makes it
+//! one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+
+use super::inside::Inside;
+use super::journal::{self, Journal};
+use super::substitute::substitute;
+use crate::profile::{Profile, catalogues};
+use crate::rules::{Action, Class, Origin, Rule, Substitution, Treatment};
+use crate::scan::{Presented, Root};
+use crate::tree::{RelPath, Timestamp, unescape};
+
+/// Where it is kept which files were made from production's, beside the journal.
+const SUBSTITUTED: &str = "substituted.json";
+
+/// A root that has an identity of its own.
+#[derive(Debug)]
+pub struct Standby {
+    inside: Inside,
+    journal: Option<Journal>,
+    /// Whether it is the root that is running.
+    live: bool,
+    substituted: Mutex<BTreeMap<String, Substituted>>,
+}
+
+/// A file that was made from production's: what was made, and from what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Substituted {
+    made_bytes: u64,
+    made_digest: [u8; 32],
+    mtime: Timestamp,
+    production_bytes: u64,
+    production_digest: [u8; 32],
+}
+
+impl Standby {
+    /// What `root` is as a standby: one that was prepared, or the running system itself; none for any other tree.
+    ///
+    /// # Errors
+    /// When its journal is there and cannot be read: what it protects is then not known.
+    pub fn of(root: &Arc<Root>) -> io::Result<Option<Self>> {
+        let journal = Journal::read(root)?;
+        let live = Root::open(Path::new("/"))?.identity()? == root.identity()?;
+        if journal.is_none() && !live {
+            return Ok(None);
+        }
+        let inside = Inside::new(Arc::clone(root));
+        let substituted = match journal::read_state(root, SUBSTITUTED)? {
+            // What was made is made again when it is not known; nothing is lost.
+            Some(content) => serde_json::from_slice(&content).unwrap_or_default(),
+            None => BTreeMap::new(),
+        };
+        Ok(Some(Self { inside, journal, live, substituted: Mutex::new(substituted) }))
+    }
+
+    /// Whether it is the running system.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// The rules that it holds to, whoever sends: the catalogue of its kind, and what the preparation changed.
+    #[must_use]
+    pub fn rules(&self) -> Vec<Rule> {
+        let kind = if self.inside.entry(&journal::path("etc/release")).ok().flatten().is_some()
+            && self.inside.entry(&journal::path("etc/path_to_inst")).ok().flatten().is_some()
+        {
+            "solaris"
+        } else {
+            "linux"
+        };
+        let catalogue = catalogues().iter().find(|(name, _)| *name == kind);
+        let mut rules = catalogue
+            .and_then(|(name, text)| Profile::parse(name, text, &|_| None).ok())
+            .map(|profile| profile.rules())
+            .unwrap_or_default();
+        let declared: Vec<Vec<u8>> = rules
+            .iter()
+            .filter(|rule| matches!(rule.treatment, Treatment::Substitute(_)))
+            .map(|rule| rule.pattern.clone())
+            .collect();
+        let file = format!("/{}/journal.json", journal::STATE_DIRECTORY);
+        let lines = self.journal.iter().flat_map(|journal| &journal.lines);
+        rules.extend(lines.filter_map(|line| {
+            let pattern = crate::rules::literal(&[b"/", line.path.as_bytes()].concat());
+            let origin = Origin { file: file.clone(), line: 0 };
+            (!declared.contains(&pattern)).then(|| Rule::new(Action::Class(Class::A), pattern, origin))
+        }));
+        rules
+    }
+
+    /// The names that it goes by.
+    fn names(&self) -> Vec<String> {
+        let text = self.inside.read(&journal::path("etc/hostname")).ok().flatten().unwrap_or_default();
+        let name = String::from_utf8_lossy(&text).trim().to_owned();
+        let prepared = self.journal.as_ref().map(|journal| journal.hostname.clone()).unwrap_or_default();
+        let mut names = Vec::new();
+        for name in [name, prepared] {
+            let short = name.split('.').next().unwrap_or_default().to_owned();
+            names.extend([name, short].into_iter().filter(|name| !name.is_empty()));
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Makes the file at `path` from `production`'s.
+    ///
+    /// # Errors
+    /// In words; the standby then keeps what it has.
+    pub(crate) fn make(
+        &self,
+        kind: Substitution,
+        path: &RelPath,
+        production: &[u8],
+    ) -> Result<Vec<u8>, String> {
+        let own = self.inside.read(path).map_err(|error| error.to_string())?;
+        let own = own.ok_or("the standby has no such file, so nothing in it is known to be its own")?;
+        substitute(kind, production, &own, &self.names())
+    }
+
+    /// Remembers what was made of which file, so that the next comparison takes it for production's.
+    pub(crate) fn made(
+        &self,
+        path: &RelPath,
+        mtime: Timestamp,
+        production: (u64, [u8; 32]),
+        made: (u64, [u8; 32]),
+    ) {
+        let record = Substituted {
+            made_bytes: made.0,
+            made_digest: made.1,
+            mtime,
+            production_bytes: production.0,
+            production_digest: production.1,
+        };
+        if let Ok(mut substituted) = self.substituted.lock() {
+            substituted.insert(path.to_string(), record);
+        }
+    }
+
+    /// What a scan is to take the files for that were made here.
+    pub(crate) fn presented(&self) -> BTreeMap<RelPath, Presented> {
+        let Ok(substituted) = self.substituted.lock() else { return BTreeMap::new() };
+        let presented = substituted.iter().filter_map(|(path, record)| {
+            let path = RelPath::from_absolute(&unescape(path)?).ok()?;
+            Some((
+                path,
+                Presented {
+                    found_bytes: record.made_bytes,
+                    found_digest: record.made_digest,
+                    mtime: record.mtime,
+                    as_bytes: record.production_bytes,
+                    as_digest: record.production_digest,
+                },
+            ))
+        });
+        presented.collect()
+    }
+
+    /// Writes down what was made, durably.
+    pub(crate) fn store(&self) -> io::Result<()> {
+        let Ok(substituted) = self.substituted.lock() else { return Ok(()) };
+        let before = journal::read_state(self.inside.root(), SUBSTITUTED)?;
+        let now = serde_json::to_vec_pretty(&*substituted)?;
+        if substituted.is_empty() && before.is_none() || before.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        journal::write_state(&self.inside, SUBSTITUTED, &now)
+    }
+}
