@@ -76,7 +76,7 @@ impl<'a> Draft<'a> {
         self.inside
     }
 
-    /// The content of `path` as it will be; none if there will be no such file.
+    /// The content of `path` as it will be; none if there will be no such file, or it is a directory.
     pub(crate) fn read(&self, path: &str) -> Result<Option<Vec<u8>>, PrepareError> {
         let real = self.real(path)?;
         match self.pending(&real) {
@@ -86,7 +86,11 @@ impl<'a> Draft<'a> {
             ) => Ok(Some(after.clone())),
             Some(EditChange::Remove | EditChange::Rename { .. } | EditChange::Hold { .. }) => Ok(None),
             _ if self.gone(&real) => Ok(None),
-            _ => self.inside.read(&real).map_err(|error| PrepareError::read(&real, error)),
+            _ => match self.inside.entry_at(&real) {
+                Ok(entry) if entry.as_ref().is_none_or(|entry| entry.kind == Kind::Directory) => Ok(None),
+                Ok(_) => self.inside.read_at(&real).map_err(|error| PrepareError::read(&real, error)),
+                Err(error) => Err(PrepareError::read(&real, error)),
+            },
         }
     }
 

@@ -28,7 +28,7 @@ const UNITS: &str = "\
     smartmontools e2scrub* xfs_scrub* fstrim btrfs* snapper* zfs-import* zfs-mount* zfs-zed zfs-volume* zfs-load* \
     cryptdisks* raid-check stratis* remote-fs nfs-client* nfs-utils nfs-common rpcbind rpc-statd* rpc-gssd gssproxy \
     autofs networking network ifupdown* ifup@* NetworkManager* ModemManager netplan* wicked* wpa_supplicant* \
-    dhcpcd@* netctl* dns-clean pppd-dns ssh ssh@* sshd* sshd-* dropbear* rescue-ssh* nscd unscd nslcd sssd* oddjobd \
+    dhcpcd@* dns-clean pppd-dns ssh ssh@* sshd* sshd-* dropbear* rescue-ssh* nscd unscd nslcd sssd* oddjobd \
     chrony* ntp ntpd ntpdate ntpsec* ntp-* openntpd ptp4l phc2sys timemaster firewalld nftables iptables* ip6tables* \
     ebtables ufw netfilter-persistent shorewall* susefirewall2* fail2ban sshguard rsyslog* syslog* syslog-ng* \
     journald-* klogd logrotate* cron crond cronie anacron* atd* postfix* exim4* exim sendmail* sm-client* opensmtpd \

@@ -7,13 +7,16 @@
 mod boot;
 mod cmdline;
 mod devices;
+mod agents;
 mod distribution;
 mod entries;
 mod fstab;
 mod held;
+mod hostkeys;
 mod identity;
 mod names;
 mod storage;
+mod network;
 #[cfg(test)]
 pub(super) mod testing;
 mod units;
@@ -37,6 +40,10 @@ pub(super) fn plan(task: &Task<'_>, family: Family, draft: &mut Draft<'_>) -> Re
         });
     }
     identity::plan(task, draft)?;
+    let own = network::plan(task, family, draft)?;
+    hostkeys::plan(task, &own, draft)?;
+    agents::plan(task, draft)?;
+    // After everything that removes for good, so that nothing is held that is gone.
     held::plan(draft)?;
     let seen = fstab::plan(task, draft)?;
     storage::plan(task, &seen, draft)?;

@@ -1,0 +1,151 @@
+//! `clonetool hold`.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use syncore::prepare::{self, Held, Released};
+use syncore::tree::escape;
+
+use crate::error::{CommandError, harmless};
+use crate::run::Outcome;
+use crate::ui;
+
+/// Show or release what a prepared root holds back
+///
+/// A prepared copy has production's jobs, units, queued mail and exports, and none of them acts until the standby is
+/// promoted or they are released here.
+#[derive(Debug, Args)]
+pub(crate) struct HoldArguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List what is held, and how
+    List {
+        /// Look at the prepared root that is mounted here
+        #[arg(default_value = "/")]
+        root: PathBuf,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put held things back as they were
+    Release {
+        /// Release what has this name, as the list shows it
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        name: Vec<String>,
+        /// Release everything
+        #[arg(long)]
+        all: bool,
+        /// Release in the prepared root that is mounted here
+        #[arg(long, value_name = "ROOT", default_value = "/")]
+        root: PathBuf,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl HoldArguments {
+    pub(super) fn run(&self) -> Result<Outcome, CommandError> {
+        match &self.action {
+            Action::List { root, json } => {
+                let held = prepare::held(root)?;
+                if *json {
+                    ui::print_events(&held.iter().map(|held| event("held", held, None)).collect::<Vec<_>>())?;
+                } else {
+                    ui::print(&list(&held))?;
+                }
+                Ok(Outcome::Done)
+            }
+            Action::Release { name, all, root, json } => {
+                let released = prepare::release(root, (!all).then_some(&name[..]))?;
+                if *json {
+                    ui::print_events(&events(&released))?;
+                } else {
+                    ui::print(&report(&released))?;
+                }
+                Ok(if released.kept.is_empty() { Outcome::Done } else { Outcome::Problems })
+            }
+        }
+    }
+}
+
+fn list(held: &[Held]) -> String {
+    let mut text = String::new();
+    let width = held.iter().map(|held| held.kind.len()).max().unwrap_or(0);
+    for held in held {
+        let (kind, name, how) = (harmless(&held.kind), escape(held.name.as_bytes()), harmless(&held.how));
+        let _ = writeln!(text, "{kind:<width$}  {name}: {how}");
+    }
+    if held.is_empty() {
+        text.push_str("nothing is held\n");
+    }
+    text
+}
+
+fn report(released: &Released) -> String {
+    let mut text = String::new();
+    let mut units = false;
+    for held in &released.released {
+        units |= matches!(&held.kind[..], "unit" | "timer");
+        let _ = writeln!(text, "released   {}", escape(held.name.as_bytes()));
+    }
+    for (held, reason) in &released.kept {
+        let _ = writeln!(text, "still held {}: {}", escape(held.name.as_bytes()), harmless(reason));
+    }
+    if units {
+        text.push_str("units start at the next boot; now: systemctl daemon-reload, then systemctl start UNIT\n");
+    }
+    if text.is_empty() {
+        text.push_str("nothing is held\n");
+    }
+    text
+}
+
+fn event(kind: &str, held: &Held, reason: Option<&str>) -> Value {
+    let mut event = json!({ "type": kind, "kind": held.kind, "name": held.name, "how": held.how });
+    if let Some(reason) = reason {
+        event["reason"] = reason.into();
+    }
+    event
+}
+
+fn events(released: &Released) -> Vec<Value> {
+    let done = released.released.iter().map(|held| event("released", held, None));
+    done.chain(released.kept.iter().map(|(held, reason)| event("still-held", held, Some(reason)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(kind: &str, name: &str) -> Held {
+        Held { kind: kind.into(), name: name.into(), how: "moved away".into(), undo: Vec::new() }
+    }
+
+    #[test]
+    fn a_list_names_kind_and_how() {
+        let text = list(&[held("cron", "/etc/cron.d/a\x1b"), held("mail queue", "/q")]);
+        assert_eq!(text, "cron        /etc/cron.d/a\\x1b: moved away\nmail queue  /q: moved away\n");
+        assert_eq!(list(&[]), "nothing is held\n");
+    }
+
+    #[test]
+    fn what_stays_held_is_said_with_its_reason() {
+        let released = Released {
+            released: vec![held("unit", "a.service")],
+            kept: vec![(held("cron", "/etc/cron.d/a"), "it was made meanwhile".into())],
+        };
+        assert_eq!(
+            report(&released),
+            "released   a.service\nstill held /etc/cron.d/a: it was made meanwhile\n\
+             units start at the next boot; now: systemctl daemon-reload, then systemctl start UNIT\n"
+        );
+        assert_eq!(events(&released)[1]["type"], "still-held");
+    }
+}
