@@ -350,9 +350,7 @@ impl Preparation {
         let since = SystemTime::now();
         carry::carry_out(&self.inside, &self.report.edits, &mut self.journal, monitor)?;
         let ran = match self.system.kind {
-            Kind::Linux(_) => {
-                chroot::run_all(&self.inside, &self.commands, &self.target.architecture, monitor)
-            }
+            Kind::Linux(_) => chroot::run_all(&self.inside, &self.commands, &self.target, monitor),
             // Its tools run on no other kernel.
             Kind::Solaris(_) => Ran::left(&self.commands),
         };
@@ -368,6 +366,7 @@ impl Preparation {
                 journal: &self.journal,
                 since,
                 pending: !self.report.pending.is_empty(),
+                bootloader: checks.bootloader,
             };
             self.report.findings.extend(verify::check(&prepared, checks, &self.old_keys));
         }

@@ -10,7 +10,7 @@ use super::super::lines::Lines;
 use super::super::report::Finding;
 use super::super::system::is_machine_id;
 use super::super::{PrepareError, Task};
-use super::cmdline::Rewriter;
+use super::cmdline::{Part, Rewriter};
 use super::devices::{boot_of, esp_of};
 use crate::rules::Class;
 use crate::tree::RelPath;
@@ -99,8 +99,9 @@ fn entry(
         }
         if let Some(options) = text.strip_prefix("options").filter(|rest| rest.starts_with([' ', '\t'])) {
             // On RHEL 8 the words are in GRUB's environment.
-            let whole = !options.contains("$kernelopts") && !options.contains("${kernelopts}");
-            text = format!("options {}", rewriter.rewrite(options, whole)?);
+            let elsewhere = options.contains("$kernelopts") || options.contains("${kernelopts}");
+            let part = if elsewhere { Part::Words } else { Part::Whole };
+            text = format!("options {}", rewriter.rewrite(options, part)?);
         }
         if text.as_bytes() != line.content {
             line.content = text.into_bytes();
@@ -180,7 +181,7 @@ fn environment(
             continue;
         };
         let value = match name {
-            "kernelopts" => rewriter.rewrite(value, true)?,
+            "kernelopts" => rewriter.rewrite(value, Part::Whole)?,
             // Debian's ids of entries hold the UUID of the root; without one GRUB takes the newest kernel.
             "saved_entry" if value.starts_with("gnulinux-") => continue,
             "saved_entry" => match (&old_id, new_id) {

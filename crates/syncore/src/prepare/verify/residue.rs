@@ -75,7 +75,9 @@ pub(super) fn search(prepared: &Prepared<'_>, findings: &mut Vec<Finding>) {
             }
             match entry.kind {
                 Kind::Directory => waiting.push(path),
-                Kind::File if boot && initramfs::is_one(&name) => image(prepared, &path, &needles, findings),
+                Kind::File if boot && !path.as_bytes().starts_with(b"etc/") && initramfs::is_one(&name) => {
+                    image(prepared, &path, &needles, findings)
+                }
                 Kind::File if entry.size_bytes <= FILE_LIMIT_BYTES && !is_kernel(&name) => {
                     let Ok(Some(content)) = prepared.inside.read(&path) else {
                         findings.push(Finding::note("it cannot be read, and was not searched").at(&path));
