@@ -203,3 +203,45 @@ fn a_copy_that_is_mounted_in_part_is_refused_and_not_touched() {
     assert!(!standby.root.join("var/lib/clonetool").exists());
     assert_eq!(standby.text("etc/fstab"), "UUID=1 / ext4 defaults 0 1\nUUID=2 /boot ext4 defaults 0 2\n");
 }
+
+#[test]
+fn a_subvolume_and_a_boot_filesystem_of_their_own_are_found() {
+    let test = "a_subvolume_and_a_boot_filesystem_of_their_own_are_found";
+    if lacks(test, &["mkfs.btrfs", "btrfs", "mkfs.ext4", "losetup", "blkid"]) {
+        return;
+    }
+    // Dropped last: by then nothing is mounted any more.
+    let devices: Vec<Loop>;
+    let workdir = Workdir::new("prepare-layers");
+    let [images, root] = ["images", "a"].map(|name| workdir.make(name));
+    let image = |name: &str, size_bytes: u64| {
+        let image = images.join(name);
+        File::create(&image).unwrap().set_len(size_bytes).unwrap();
+        image
+    };
+    let (system, boot) = (image("system", 256 << 20), image("boot", 64 << 20));
+    run("mkfs.btrfs", ["-q", system.to_str().unwrap()]);
+    run("mkfs.ext4", ["-q", "-L", "boot of it", boot.to_str().unwrap()]);
+    devices = vec![Loop::of(&system), Loop::of(&boot)];
+    let (system, boot) = (devices[0].0.as_path(), devices[1].0.as_path());
+    run("mount", [system, &root]);
+    run("btrfs", ["-q", "subvolume", "create", root.join("@root").to_str().unwrap()]);
+    run("umount", [&root]);
+    run("mount", ["-o".as_ref(), "subvol=@root".as_ref(), system.as_os_str(), root.as_os_str()]);
+    fs::create_dir_all(root.join("boot")).unwrap();
+    run("mount", [boot, &root.join("boot")]);
+    fs::create_dir_all(root.join("etc")).unwrap();
+    fs::write(root.join("etc/os-release"), "ID=sles\nID_LIKE=suse\n").unwrap();
+    let fstab = "UUID=1 / btrfs subvol=/@/.snapshots/1/snapshot,noatime 0 0\n\
+                 LABEL=boot\\040of\\040it /boot ext4 ro 0 2\n";
+    fs::write(root.join("etc/fstab"), fstab).unwrap();
+    let arguments = ["prepare-root", root.to_str().unwrap(), "--hostname", "standby1", "--json", "--dry-run"];
+    let output = clonetool(arguments).expect_code(0);
+    let edits = output.objects();
+    let edit = edits.iter().find(|event| event["path"] == "/etc/fstab").unwrap();
+    let diff = edit["diff"].as_str().unwrap();
+    let uuid = Command::new("blkid").args(["-p", "-s", "UUID", "-o", "value"]).arg(system).output().unwrap();
+    let uuid = String::from_utf8(uuid.stdout).unwrap();
+    assert!(diff.contains(&format!("+UUID={} / btrfs noatime,subvol=/@root 0 0\n", uuid.trim())), "{diff}");
+    assert!(diff.contains("\n LABEL=boot\\040of\\040it /boot ext4 ro 0 2\n"), "the label is right: {diff}");
+}

@@ -383,7 +383,7 @@ impl Preparation {
         for filesystem in &self.target.filesystems {
             let Some(point) = &filesystem.mount_point else { continue };
             let held = self.inside.root().open_directory(point);
-            let flushed = held.and_then(|held| rustix::fs::syncfs(held));
+            let flushed = held.and_then(rustix::fs::syncfs);
             flushed.map_err(|error| PrepareError::Edit { path: point.clone(), reason: error.to_string() })?;
         }
         Ok(())

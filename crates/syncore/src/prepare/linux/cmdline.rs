@@ -81,7 +81,7 @@ impl<'a> Rewriter<'a> {
                 }
                 "ip" | "ifname" | "rd.route" | "nameserver" | "bootdev" | "BOOTIF" | "netroot"
                 | "rd.neednet" | "rd.iscsi.initiator" | "iscsi_initiator" | "rd.znet" => {
-                    self.network.push(word.to_owned())
+                    self.network.push(word.to_owned());
                 }
                 _ => words.push(word.to_owned()),
             }

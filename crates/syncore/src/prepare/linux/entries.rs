@@ -42,6 +42,7 @@ pub(super) fn plan(
     draft: &mut Draft<'_>,
 ) -> Result<(), PrepareError> {
     let new_id = draft.text("/etc/machine-id")?.map(|id| id.trim().to_owned()).filter(|id| is_machine_id(id));
+    rescue(draft)?;
     for directory in directories(draft)? {
         for name in draft.list(&directory)? {
             if name.ends_with(".conf") {
@@ -87,10 +88,6 @@ fn entry(
     let path = format!("{directory}/{name}");
     let Some(content) = draft.read(&path)? else { return Ok(()) };
     let old_id = has_id(name);
-    if name.contains("-0-rescue") {
-        rescue(&path, old_id, draft)?;
-        return Ok(());
-    }
     let mut lines = Lines::of(&content);
     for line in &mut lines.0 {
         let mut text = String::from_utf8_lossy(&line.content).into_owned();
@@ -122,13 +119,15 @@ fn entry(
     draft.write(&format!("{directory}/{renamed}"), lines.to_bytes(), Class::B, why)
 }
 
-/// The rescue entry, its kernel and image are of production's devices, and are made again with the next kernel.
-fn rescue(path: &str, id: Option<&str>, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
-    let why = "the rescue entry is production's; the next kernel that is installed makes a new one";
-    draft.remove(path, Class::A, why)?;
-    if let Some(id) = id {
-        for name in [format!("/boot/vmlinuz-0-rescue-{id}"), format!("/boot/initramfs-0-rescue-{id}.img")] {
-            draft.remove(&name, Class::A, why)?;
+/// The rescue kernel, its image and its entry are for production's devices, and are made again with the next kernel.
+fn rescue(draft: &mut Draft<'_>) -> Result<(), PrepareError> {
+    for directory in ["/boot"].into_iter().chain(DIRECTORIES) {
+        for name in draft.list(directory)? {
+            if name.contains("-0-rescue") {
+                let why =
+                    "the rescue entry is production's; the next kernel that is installed makes a new one";
+                draft.remove(&format!("{directory}/{name}"), Class::A, why)?;
+            }
         }
     }
     Ok(())

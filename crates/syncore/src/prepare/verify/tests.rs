@@ -195,6 +195,9 @@ fn an_id_in_the_boot_path_fails_and_elsewhere_is_listed() {
     tree.put("etc/smartd.conf", format!("/dev/disk/by-uuid/{OLD_UUID} -a\n").as_bytes());
     tree.expect(Weight::Note, "still in /etc/smartd.conf");
     let tree = good();
+    tree.put("boot/grub/grub.cfg.bak", OLD_UUID.as_bytes());
+    tree.expect(Weight::Note, "still in /boot/grub/grub.cfg.bak");
+    let tree = good();
     tree.put(&format!("boot/{OLD_ID}/linux"), b"");
     tree.expect(Weight::Failure, "its name has production's machine id");
 }
