@@ -12,6 +12,7 @@ mod docs;
 mod fidelity;
 mod harness;
 mod mounts;
+mod prepare_root;
 mod profiles;
 mod props;
 mod regressions;

@@ -10,33 +10,42 @@ use super::dir::{remove_tree, walk};
 
 /// What is in it besides the minimal base; changing this makes a new one.
 const PACKAGES: &str = "python3,perl,openssh-server,locales,git,vim-runtime,tzdata,manpages-dev,golang-src";
+/// What the other one has, which could boot.
+const BOOTABLE: &str = "systemd-sysv,udev,dbus,linux-image-cloud-amd64,initramfs-tools,zstd,grub-pc-bin,\
+    grub-efi-amd64-bin,grub2-common,lvm2,openssh-server,ifupdown,cron";
 /// The least it must have to stand for a real host.
 pub(crate) const ENTRIES: usize = 25_000;
 
 /// Copies the Debian root to `to`, which must not exist.
 pub(crate) fn copy_to(to: &Path) {
-    let cached = cached();
+    let cached = cached("integration-debian-root", PACKAGES);
     let copied = Command::new("cp").arg("-a").arg(&cached).arg(to).status().expect("run cp");
     assert!(copied.success(), "cp -a {} {} failed", cached.display(), to.display());
 }
 
-/// The Debian root, built now if it is not there yet. Not to be written to.
-fn cached() -> PathBuf {
+/// Copies a Debian root with a kernel, initramfs-tools and GRUB into the directory `to`.
+pub(crate) fn copy_bootable_to(to: &Path) {
+    let content = cached("integration-debian-bootable", BOOTABLE).join(".");
+    let copied = Command::new("cp").arg("-a").arg(&content).arg(to).status().expect("run cp");
+    assert!(copied.success(), "cp -a {} {} failed", content.display(), to.display());
+}
+
+/// The Debian root of that name with these packages, built now if it is not there yet. Not to be written to.
+fn cached(name: &str, packages: &str) -> PathBuf {
     let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(base).expect("make the cache");
     // Several test processes may share one cache.
-    let lock = File::create(base.join("integration-debian-root.lock")).expect("create the lock");
+    let lock = File::create(base.join(format!("{name}.lock"))).expect("create the lock");
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).expect("lock the cache");
-    let (root, complete) =
-        (base.join("integration-debian-root"), base.join("integration-debian-root.complete"));
-    if fs::read_to_string(&complete).is_ok_and(|packages| packages == PACKAGES) {
+    let (root, complete) = (base.join(name), base.join(format!("{name}.complete")));
+    if fs::read_to_string(&complete).is_ok_and(|built| built == packages) {
         return root;
     }
     let (mirror, suite) = mirror();
     remove_tree(&root);
-    let log = base.join("integration-debian-root.log");
+    let log = base.join(format!("{name}.log"));
     let built = Command::new("debootstrap")
-        .args(["--variant=minbase", &format!("--include={PACKAGES}"), &suite])
+        .args(["--variant=minbase", &format!("--include={packages}"), &suite])
         .arg(&root)
         .arg(&mirror)
         .stdout(File::create(&log).expect("create the log"))
@@ -46,8 +55,8 @@ fn cached() -> PathBuf {
     assert!(built.success(), "debootstrap {suite} {mirror} failed:\n{}", tail(&log));
     let mut entries = 0;
     walk(&root, &mut |_, _, _| entries += 1);
-    assert!(entries >= ENTRIES, "the Debian root has only {entries} entries");
-    fs::write(&complete, PACKAGES).expect("mark the cache");
+    assert!(packages != PACKAGES || entries >= ENTRIES, "the Debian root has only {entries} entries");
+    fs::write(&complete, packages).expect("mark the cache");
     root
 }
 

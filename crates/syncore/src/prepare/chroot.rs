@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
@@ -26,6 +26,7 @@ use super::Command;
 use super::inside::Inside;
 use super::process::{self, Ended, Program};
 use super::report::{Finding, Step};
+use super::target::Target;
 use crate::monitor::Monitor;
 use crate::scan::proc_path;
 use crate::tree::{Kind, RelPath};
@@ -78,12 +79,8 @@ const fn deadline(step: Step) -> Duration {
 }
 
 /// Runs all commands in the copy, in their order.
-pub(super) fn run_all(
-    inside: &Inside,
-    commands: &[Command],
-    architecture: &str,
-    monitor: &dyn Monitor,
-) -> Ran {
+pub(super) fn run_all(inside: &Inside, commands: &[Command], target: &Target, monitor: &dyn Monitor) -> Ran {
+    let architecture = target.architecture.as_str();
     let mut ran = Ran::default();
     if commands.is_empty() {
         return ran;
@@ -111,7 +108,7 @@ pub(super) fn run_all(
         return leave("only root can run the pending commands in the copy".to_owned());
     }
     let mut surroundings = Surroundings::default();
-    if let Err(error) = surroundings.make(inside) {
+    if let Err(error) = surroundings.make(inside, target) {
         let mut ran = leave(format!("the pending commands cannot be run in the copy here: {error}"));
         ran.findings.extend(surroundings.undo(inside));
         return ran;
@@ -127,13 +124,7 @@ pub(super) fn run_all(
     ran
 }
 
-fn run_one(
-    inside: &Inside,
-    chroot: &std::path::Path,
-    command: &Command,
-    monitor: &dyn Monitor,
-    ran: &mut Ran,
-) {
+fn run_one(inside: &Inside, chroot: &Path, command: &Command, monitor: &dyn Monitor, ran: &mut Ran) {
     let shown = command.argv.join(" ");
     let name = command.argv.first().map(String::as_str).unwrap_or_default();
     let Some(program) = find_program(inside, name) else {
@@ -162,7 +153,7 @@ fn run_one(
 /// A program of the copy, to be run in it.
 pub(super) fn program_in<'a>(
     inside: &Inside,
-    chroot: &std::path::Path,
+    chroot: &Path,
     program: &str,
     arguments: &[String],
     deadline: Duration,
@@ -221,11 +212,19 @@ fn runs_here((class, machine): (u8, u16), architecture: &str) -> bool {
 #[derive(Debug, Default)]
 struct Surroundings {
     mounted: Vec<PathBuf>,
+    /// Links that udev would have made, and directories for them.
+    links: Vec<PathBuf>,
+    directories: Vec<PathBuf>,
     policy: Option<RelPath>,
 }
 
 impl Surroundings {
-    fn make(&mut self, inside: &Inside) -> io::Result<()> {
+    fn make(&mut self, inside: &Inside, target: &Target) -> io::Result<()> {
+        for filesystem in &target.filesystems {
+            if let Some(uuid) = filesystem.uuid.as_ref().filter(|uuid| !uuid.contains('/')) {
+                self.name_by_uuid(uuid, &filesystem.device)?;
+            }
+        }
         let canonical = PathBuf::from(OsString::from_vec(inside.root().canonical_path()?));
         for name in BINDS {
             let root = inside.root();
@@ -243,6 +242,26 @@ impl Surroundings {
             self.mounted.push(canonical.join(name));
         }
         self.forbid_services(inside)
+    }
+
+    /// Makes the link to a device that udev makes. Where no udev runs, as in many a rescue system, grub-mkconfig would
+    /// take what the device happens to be called for the kernel's root.
+    fn name_by_uuid(&mut self, uuid: &str, device: &Path) -> io::Result<()> {
+        let directory = Path::new("/dev/disk/by-uuid");
+        let link = directory.join(uuid);
+        if link.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        for directory in [Path::new("/dev/disk"), directory] {
+            match std::fs::create_dir(directory) {
+                Ok(()) => self.directories.push(directory.to_owned()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        std::os::unix::fs::symlink(device, &link)?;
+        self.links.push(link);
+        Ok(())
     }
 
     /// Puts a policy in place, unless the administrator has one.
@@ -292,6 +311,14 @@ impl Surroundings {
                 findings.push(Finding::failure(format!("cannot unmount {}: {error}", point.display())));
             }
         }
+        for link in &self.links {
+            // Somebody who took it away did what is done here.
+            let _ = std::fs::remove_file(link);
+        }
+        for directory in self.directories.iter().rev() {
+            // One that udev or another preparation uses by now stays.
+            let _ = std::fs::remove_dir(directory);
+        }
         findings
     }
 }
@@ -316,6 +343,10 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
+    fn target() -> Target {
+        Target { architecture: "x86_64".into(), ..Target::default() }
+    }
+
     struct Quiet;
     impl Monitor for Quiet {}
 
@@ -330,7 +361,7 @@ mod tests {
         elf.resize(20, 0);
         elf[18] = 183;
         put(&temp, "bin/sh", &elf);
-        let ran = run_all(&inside, &[command("update-initramfs")], "x86_64", &Quiet);
+        let ran = run_all(&inside, &[command("update-initramfs")], &target(), &Quiet);
         assert_eq!((ran.done.len(), ran.pending.len()), (0, 1));
         assert!(ran.findings[0].message.contains("another processor"));
         assert!(!temp.path().join("dev").exists());
@@ -351,7 +382,7 @@ mod tests {
         let (temp, inside) = tree();
         put(&temp, "usr/sbin/broken", b"#!/no/such/interpreter\n");
         put(&temp, "usr/sbin/invoke-rc.d", b"");
-        let ran = run_all(&inside, &[command("not-there"), command("broken")], "x86_64", &Quiet);
+        let ran = run_all(&inside, &[command("not-there"), command("broken")], &target(), &Quiet);
         assert_eq!(ran.pending, [["not-there"]]);
         assert_eq!(ran.done, [["broken"]]);
         let weights: Vec<_> = ran.findings.iter().map(|finding| finding.weight).collect();
@@ -368,7 +399,7 @@ mod tests {
         let (temp, inside) = tree();
         std::fs::create_dir(temp.path().join("elsewhere")).unwrap();
         std::os::unix::fs::symlink("elsewhere", temp.path().join("sys")).unwrap();
-        let ran = run_all(&inside, &[command("not-there")], "x86_64", &Quiet);
+        let ran = run_all(&inside, &[command("not-there")], &target(), &Quiet);
         assert_eq!(ran.pending.len(), 1);
         assert!(ran.findings[0].message.contains("/sys"), "{:?}", ran.findings);
         assert_eq!(mounts_below(inside.root()), []);

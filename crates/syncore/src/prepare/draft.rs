@@ -281,7 +281,11 @@ impl<'a> Draft<'a> {
 
     /// Says that something of production's became something of the standby's.
     pub(crate) fn replaced(&mut self, what: &str, old: impl Into<String>, new: impl Into<String>) {
-        self.replaced.push(Replaced { what: what.to_owned(), old: old.into(), new: new.into() });
+        let (old, new) = (old.into(), new.into());
+        // A second preparation finds what the first one put there.
+        if old != new {
+            self.replaced.push(Replaced { what: what.to_owned(), old, new });
+        }
     }
 
     /// Adds something a person has to know.

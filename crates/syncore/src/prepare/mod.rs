@@ -390,9 +390,7 @@ impl Preparation {
         carry::carry_out(&self.inside, &self.report.edits, &mut self.journal, monitor)?;
         self.report.host_keys = hostkey::make(&self.inside, &self.host_keys, &mut self.journal)?;
         let ran = match self.system.kind {
-            Kind::Linux(_) => {
-                chroot::run_all(&self.inside, &self.commands, &self.target.architecture, monitor)
-            }
+            Kind::Linux(_) => chroot::run_all(&self.inside, &self.commands, &self.target, monitor),
             // Its tools run on no other kernel.
             Kind::Solaris(_) => Ran::left(&self.commands),
         };
@@ -408,6 +406,7 @@ impl Preparation {
                 journal: &self.journal,
                 since,
                 pending: !self.report.pending.is_empty(),
+                bootloader: checks.bootloader,
             };
             self.report.findings.extend(verify::check(&prepared, checks, &self.old_keys));
         }
@@ -424,7 +423,7 @@ impl Preparation {
         for filesystem in &self.target.filesystems {
             let Some(point) = &filesystem.mount_point else { continue };
             let held = self.inside.root().open_directory(point);
-            let flushed = held.and_then(|held| rustix::fs::syncfs(held));
+            let flushed = held.and_then(rustix::fs::syncfs);
             flushed.map_err(|error| PrepareError::Edit { path: point.clone(), reason: error.to_string() })?;
         }
         Ok(())

@@ -36,7 +36,7 @@ pub(super) fn detect(root: &Path, boot_disks: &[PathBuf]) -> Result<Target, Prep
     }
     let below: BTreeSet<PathBuf> =
         filesystems.iter().flat_map(|filesystem| filesystem.disks.iter().cloned()).collect();
-    swaps(&below, &mut filesystems)?;
+    swaps(&below, &mut filesystems);
     let boot_disks = if boot_disks.is_empty() {
         default_boot_disks(&filesystems)
     } else {
@@ -119,13 +119,14 @@ fn block_number(path: &[u8]) -> Option<(u32, u32)> {
 }
 
 /// Adds the swap areas on the same disks.
-fn swaps(disks: &BTreeSet<PathBuf>, filesystems: &mut Vec<Filesystem>) -> Result<(), PrepareError> {
+fn swaps(disks: &BTreeSet<PathBuf>, filesystems: &mut Vec<Filesystem>) {
     for number in stack::everything_on(disks) {
         let Ok(stack) = stack::below(number) else { continue };
         if filesystems.iter().any(|filesystem| filesystem.device == stack.device) {
             continue;
         }
-        let facts = probe::facts(&stack.device)?;
+        // A disk with two signatures, an extended partition: no swap area that anybody could use.
+        let Ok(facts) = probe::facts(&stack.device) else { continue };
         if facts.kind.as_deref() == Some("swap") {
             filesystems.push(Filesystem {
                 mount_point: None,
@@ -140,7 +141,6 @@ fn swaps(disks: &BTreeSet<PathBuf>, filesystems: &mut Vec<Filesystem>) -> Result
             });
         }
     }
-    Ok(())
 }
 
 /// The disks below what the firmware and the boot loader read; the root's without a `/boot` of its own.

@@ -77,10 +77,10 @@ fn descend(
         let layer = mapping(&uuid, &name)?;
         // What a logical volume is made of within LVM (mirrors, caches) is not a layer of its own.
         let inner = |is: &Layer| matches!((is, &layer), (Layer::Lvm { .. }, Layer::Lvm { .. }));
-        if !layers.as_ref().is_some_and(|layers| layers.last().is_some_and(inner)) {
-            if let Some(layers) = layers.as_deref_mut() {
-                layers.push(layer);
-            }
+        if let Some(layers) = layers.as_deref_mut()
+            && !layers.last().is_some_and(inner)
+        {
+            layers.push(layer);
         }
     } else if directory.join("md").is_dir() {
         let uuid = array_uuid(directory)
@@ -113,7 +113,7 @@ fn mapping(uuid: &str, name: &str) -> Result<Layer, String> {
         return Ok(Layer::Lvm { group, volume });
     }
     if uuid.starts_with("CRYPT-LUKS") {
-        let digits = uuid.splitn(4, '-').nth(2).filter(|digits| digits.len() == 32 && digits.is_ascii());
+        let digits = uuid.split('-').nth(2).filter(|digits| digits.len() == 32 && digits.is_ascii());
         let digits = digits.ok_or_else(|| format!("{name} has no LUKS UUID"))?;
         let uuid = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-");
         return Ok(Layer::Luks { name: name.to_owned(), uuid });

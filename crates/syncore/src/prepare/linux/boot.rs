@@ -77,7 +77,7 @@ pub(super) fn kernels(draft: &Draft<'_>) -> Result<Vec<String>, PrepareError> {
     Ok(kernels)
 }
 
-fn program(draft: &Draft<'_>, name: &str) -> Result<bool, PrepareError> {
+pub(super) fn program(draft: &Draft<'_>, name: &str) -> Result<bool, PrepareError> {
     for directory in ["/usr/sbin", "/usr/bin", "/sbin", "/bin"] {
         let entry = draft.entry(&format!("{directory}/{name}"))?;
         if entry.is_some_and(|entry| entry.kind == Kind::File && entry.mode & 0o111 != 0) {
@@ -419,3 +419,6 @@ pub(super) fn labels(draft: &mut Draft<'_>) -> Result<(), PrepareError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,11 +11,23 @@ use super::super::{PrepareError, Task};
 use super::devices::{Needed, id_of, mapper_name, name_like, root_like};
 use crate::rules::Class;
 
+/// How much of what the kernel is told a line holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All of it: a root that is not named is added, and what has to be there before it.
+    Whole,
+    /// All but the root, which somebody else adds.
+    Layers,
+    /// Some words.
+    Words,
+}
+
 /// What the words of a command line become.
 #[derive(Debug)]
 pub(super) struct Rewriter<'a> {
     task: &'a Task<'a>,
     needed: Needed,
+    dracut: bool,
     /// Ids of production's that were found.
     pub(super) ids: Vec<String>,
     /// Words that were dropped because they set up production's network.
@@ -23,14 +35,15 @@ pub(super) struct Rewriter<'a> {
 }
 
 impl<'a> Rewriter<'a> {
-    pub(super) fn new(task: &'a Task<'a>) -> Self {
+    /// `dracut` says that the copy's initramfs is dracut's, and generic: without being told, it activates every volume
+    /// group, assembles every array and asks for the passphrase of every header that it sees.
+    pub(super) fn new(task: &'a Task<'a>, dracut: bool) -> Self {
         let needed = Needed::of(task.target, &["/", "/usr"]);
-        Self { task, needed, ids: Vec::new(), network: Vec::new() }
+        Self { task, needed, dracut, ids: Vec::new(), network: Vec::new() }
     }
 
-    /// The words of a command line as they are to be. `whole` says that it is all that the kernel gets: then a root
-    /// that is not named is added, and what has to be there before it.
-    pub(super) fn rewrite(&mut self, line: &str, whole: bool) -> Result<String, PrepareError> {
+    /// The words of a command line as they are to be.
+    pub(super) fn rewrite(&mut self, line: &str, part: Part) -> Result<String, PrepareError> {
         let mut words: Vec<String> = Vec::new();
         let (mut seen_root, mut seen_layers) = (false, false);
         for word in split(line) {
@@ -56,7 +69,7 @@ impl<'a> Rewriter<'a> {
                 "resume_offset" | "systemd.machine_id" | "BOOT_IMAGE" => {}
                 "rd.lvm.lv" | "rd.lvm.vg" | "rd.luks.uuid" | "rd.luks.name" | "rd.luks.options"
                 | "rd.luks.key" | "luks.uuid" | "luks.name" | "luks.options" | "luks.key" | "rd.md.uuid"
-                | "cryptdevice" => {
+                | "cryptdevice" | "rd.lvm" | "rd.luks" | "rd.md" => {
                     self.ids.extend(
                         bare.split(['=', ':'])
                             .filter(|part| part.contains('-') && part.len() == 36)
@@ -68,16 +81,15 @@ impl<'a> Rewriter<'a> {
                 }
                 "ip" | "ifname" | "rd.route" | "nameserver" | "bootdev" | "BOOTIF" | "netroot"
                 | "rd.neednet" | "rd.iscsi.initiator" | "iscsi_initiator" | "rd.znet" => {
-                    self.network.push(word.to_owned())
+                    self.network.push(word.to_owned());
                 }
                 _ => words.push(word.to_owned()),
             }
         }
-        if whole && !seen_root {
+        if part == Part::Whole && !seen_root {
             words.insert(0, format!("root={}", root_like(self.task, "")?));
         }
-        // Without them dracut activates every volume group and opens every header that it sees.
-        if whole && !seen_layers {
+        if part != Part::Words && !seen_layers {
             self.layers("rd.lvm.lv", &mut words);
         }
         Ok(words.join(" "))
@@ -119,6 +131,14 @@ impl<'a> Rewriter<'a> {
             );
             return;
         }
+        if self.dracut {
+            let empty = [
+                ("rd.md=0", self.needed.arrays.is_empty()),
+                ("rd.luks=0", self.needed.headers.is_empty()),
+                ("rd.lvm=0", self.needed.volumes.is_empty()),
+            ];
+            words.extend(empty.iter().filter(|(_, empty)| *empty).map(|(word, _)| (*word).to_owned()));
+        }
         words.extend(self.needed.arrays.iter().map(|uuid| format!("rd.md.uuid={uuid}")));
         words.extend(self.needed.headers.iter().map(|(_, uuid)| format!("rd.luks.uuid={uuid}")));
         words.extend(self.needed.volumes.iter().map(|(group, volume)| format!("rd.lvm.lv={group}/{volume}")));
@@ -146,18 +166,18 @@ pub(super) fn plan(
     rewriter: &mut Rewriter<'_>,
     draft: &mut Draft<'_>,
 ) -> Result<(), PrepareError> {
-    let mut files = vec![("/etc/kernel/cmdline".to_owned(), true)];
+    let mut files = vec![("/etc/kernel/cmdline".to_owned(), Part::Whole)];
     for name in draft.list("/etc/cmdline.d")? {
         if name.ends_with(".conf") {
-            files.push((format!("/etc/cmdline.d/{name}"), false));
+            files.push((format!("/etc/cmdline.d/{name}"), Part::Words));
         }
     }
-    for (path, whole) in files {
+    for (path, part) in files {
         let Some(content) = draft.text(&path)? else { continue };
         let mut lines = Lines::of(content.as_bytes());
         for line in &mut lines.0 {
             if !is_comment(&line.content, b'#') {
-                line.content = rewriter.rewrite(&String::from_utf8_lossy(&line.content), whole)?.into_bytes();
+                line.content = rewriter.rewrite(&String::from_utf8_lossy(&line.content), part)?.into_bytes();
             }
         }
         draft.write(
@@ -241,7 +261,8 @@ fn grub_line(
             },
             _ => ('"', value, ""),
         };
-        let new = rewriter.rewrite(inner, false)?;
+        let part = if name == "GRUB_CMDLINE_LINUX" && rewriter.dracut { Part::Layers } else { Part::Words };
+        let new = rewriter.rewrite(inner, part)?;
         if new.split_ascii_whitespace().eq(inner.split_ascii_whitespace()) {
             return Ok(Some(line.to_owned()));
         }
@@ -263,6 +284,10 @@ fn grub_line(
             rewriter.ids.push(bare.to_owned());
             let uuid = task.target.at("/").and_then(|root| root.partition_uuid.as_ref());
             Ok(uuid.map(|uuid| format!("{indent}{export}{name}={uuid}")))
+        }
+        // What a disk is called here says nothing of what it will be called there.
+        "GRUB_DISABLE_LINUX_UUID" | "GRUB_DISABLE_UUID" if bare == "true" => {
+            Ok(Some(format!("{indent}{export}{name}=false")))
         }
         // It would look for other systems on every volume that the standby sees.
         "GRUB_DISABLE_OS_PROBER" if bare != "true" => Ok(Some(format!("{indent}{export}{name}=true"))),
@@ -300,7 +325,8 @@ mod tests {
     use super::*;
 
     fn rewrite(fixture: &Fixture, line: &str, whole: bool) -> String {
-        fixture.with(|task, _| Rewriter::new(task).rewrite(line, whole).unwrap())
+        let part = if whole { Part::Whole } else { Part::Words };
+        fixture.with(|task, _| Rewriter::new(task, false).rewrite(line, part).unwrap())
     }
 
     #[test]
@@ -341,6 +367,26 @@ mod tests {
     }
 
     #[test]
+    fn dracut_is_told_to_leave_alone_what_the_system_does_not_lie_on() {
+        let mut fixture = Fixture::new(&[("etc/default/grub", "GRUB_CMDLINE_LINUX=\"quiet\"\n")]);
+        fixture.target.filesystems.push(filesystem("", "ext4", "new"));
+        let all = |fixture: &Fixture, line: &str| {
+            fixture.with(|task, _| Rewriter::new(task, true).rewrite(line, Part::Layers).unwrap())
+        };
+        assert_eq!(all(&fixture, "quiet rd.lvm.lv=rhel/root"), "quiet rd.md=0 rd.luks=0 rd.lvm=0");
+        assert_eq!(all(&fixture, "quiet rd.md=0 rd.luks=0 rd.lvm=0"), "quiet rd.md=0 rd.luks=0 rd.lvm=0");
+        fixture.target.filesystems[0].layers = vec![Layer::Lvm { group: "vg".into(), volume: "root".into() }];
+        assert_eq!(all(&fixture, "rd.lvm=0 quiet"), "rd.md=0 rd.luks=0 rd.lvm.lv=vg/root quiet");
+        fixture.with(|task, draft| {
+            plan(task, &mut Rewriter::new(task, true), draft).unwrap();
+            assert_eq!(
+                draft.text("/etc/default/grub").unwrap().unwrap(),
+                "GRUB_CMDLINE_LINUX=\"quiet rd.md=0 rd.luks=0 rd.lvm.lv=vg/root\"\n"
+            );
+        });
+    }
+
+    #[test]
     fn a_subvolume_is_the_one_that_is_mounted() {
         let mut fixture = Fixture::new(&[]);
         let mut root = filesystem("", "btrfs", "new");
@@ -366,7 +412,7 @@ mod tests {
         ]);
         fixture.target.filesystems.push(filesystem("", "ext4", "new"));
         let files = fixture.with(|task, draft| {
-            let mut rewriter = Rewriter::new(task);
+            let mut rewriter = Rewriter::new(task, false);
             plan(task, &mut rewriter, draft).unwrap();
             assert!(rewriter.ids.contains(&"77f2a6a6-01".to_owned()));
             ["/etc/default/grub", "/etc/default/grub.d/40-force-partuuid.cfg", "/etc/kernel/cmdline"]

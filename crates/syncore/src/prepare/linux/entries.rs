@@ -10,7 +10,7 @@ use super::super::lines::Lines;
 use super::super::report::Finding;
 use super::super::system::is_machine_id;
 use super::super::{PrepareError, Task};
-use super::cmdline::Rewriter;
+use super::cmdline::{Part, Rewriter};
 use super::devices::{boot_of, esp_of};
 use crate::rules::Class;
 use crate::tree::RelPath;
@@ -42,6 +42,7 @@ pub(super) fn plan(
     draft: &mut Draft<'_>,
 ) -> Result<(), PrepareError> {
     let new_id = draft.text("/etc/machine-id")?.map(|id| id.trim().to_owned()).filter(|id| is_machine_id(id));
+    rescue(draft)?;
     for directory in directories(draft)? {
         for name in draft.list(&directory)? {
             if name.ends_with(".conf") {
@@ -87,10 +88,6 @@ fn entry(
     let path = format!("{directory}/{name}");
     let Some(content) = draft.read(&path)? else { return Ok(()) };
     let old_id = has_id(name);
-    if name.contains("-0-rescue") {
-        rescue(&path, old_id, draft)?;
-        return Ok(());
-    }
     let mut lines = Lines::of(&content);
     for line in &mut lines.0 {
         let mut text = String::from_utf8_lossy(&line.content).into_owned();
@@ -99,8 +96,9 @@ fn entry(
         }
         if let Some(options) = text.strip_prefix("options").filter(|rest| rest.starts_with([' ', '\t'])) {
             // On RHEL 8 the words are in GRUB's environment.
-            let whole = !options.contains("$kernelopts") && !options.contains("${kernelopts}");
-            text = format!("options {}", rewriter.rewrite(options, whole)?);
+            let elsewhere = options.contains("$kernelopts") || options.contains("${kernelopts}");
+            let part = if elsewhere { Part::Words } else { Part::Whole };
+            text = format!("options {}", rewriter.rewrite(options, part)?);
         }
         if text.as_bytes() != line.content {
             line.content = text.into_bytes();
@@ -121,13 +119,15 @@ fn entry(
     draft.write(&format!("{directory}/{renamed}"), lines.to_bytes(), Class::B, why)
 }
 
-/// The rescue entry, its kernel and image are of production's devices, and are made again with the next kernel.
-fn rescue(path: &str, id: Option<&str>, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
-    let why = "the rescue entry is production's; the next kernel that is installed makes a new one";
-    draft.remove(path, Class::A, why)?;
-    if let Some(id) = id {
-        for name in [format!("/boot/vmlinuz-0-rescue-{id}"), format!("/boot/initramfs-0-rescue-{id}.img")] {
-            draft.remove(&name, Class::A, why)?;
+/// The rescue kernel, its image and its entry are for production's devices, and are made again with the next kernel.
+fn rescue(draft: &mut Draft<'_>) -> Result<(), PrepareError> {
+    for directory in ["/boot"].into_iter().chain(DIRECTORIES) {
+        for name in draft.list(directory)? {
+            if name.contains("-0-rescue") {
+                let why =
+                    "the rescue entry is production's; the next kernel that is installed makes a new one";
+                draft.remove(&format!("{directory}/{name}"), Class::A, why)?;
+            }
         }
     }
     Ok(())
@@ -180,7 +180,7 @@ fn environment(
             continue;
         };
         let value = match name {
-            "kernelopts" => rewriter.rewrite(value, true)?,
+            "kernelopts" => rewriter.rewrite(value, Part::Whole)?,
             // Debian's ids of entries hold the UUID of the root; without one GRUB takes the newest kernel.
             "saved_entry" if value.starts_with("gnulinux-") => continue,
             "saved_entry" => match (&old_id, new_id) {

@@ -47,7 +47,7 @@ pub(super) fn plan(task: &Task<'_>, family: Family, draft: &mut Draft<'_>) -> Re
     held::plan(draft)?;
     let seen = fstab::plan(task, draft)?;
     storage::plan(task, &seen, draft)?;
-    let mut rewriter = cmdline::Rewriter::new(task);
+    let mut rewriter = cmdline::Rewriter::new(task, boot::program(draft, "dracut")?);
     cmdline::plan(task, &mut rewriter, draft)?;
     entries::plan(task, &mut rewriter, draft)?;
     let (ids, network) = (std::mem::take(&mut rewriter.ids), std::mem::take(&mut rewriter.network));
@@ -57,6 +57,8 @@ pub(super) fn plan(task: &Task<'_>, family: Family, draft: &mut Draft<'_>) -> Re
     }
     storage::resume(task, draft)?;
     draft.source_ids.extend(menu_ids(draft)?);
+    // Data keeps its ids, and is named by them.
+    draft.source_ids.retain(|id| !seen.data.iter().any(|spec| devices::id_of(spec).as_ref() == Some(id)));
     let installed = boot::plan(task, family, draft)?;
     boot::labels(draft)?;
     Ok(Checks {

@@ -117,7 +117,7 @@ fn crypttab(
                     work.push(line);
                 }
                 None => {
-                    replaced.push((name, spec, "(dropped: the standby is not encrypted there)".to_owned()))
+                    replaced.push((name, spec, "(dropped: the standby is not encrypted there)".to_owned()));
                 }
             }
         } else {

@@ -45,6 +45,8 @@ pub(super) struct Prepared<'a> {
     pub(super) since: SystemTime,
     /// Whether commands are left: what they would make is then pending, not wrong.
     pub(super) pending: bool,
+    /// Whether anybody reads what boot loaders read.
+    pub(super) bootloader: bool,
 }
 
 /// Host keys as they are, by content, for the comparison at the end.
@@ -227,9 +229,15 @@ fn entries_with_root(prepared: &Prepared<'_>, checks: &Checks, path: &str) -> us
     texts.iter().map(|text| text.lines().filter(starts).count()).sum()
 }
 
-/// The finding of an id in the boot path: it fails unless something is left to be made.
+/// The finding of an id in the boot path: it fails, unless something is left to be made or nobody reads it.
 fn in_boot_path(prepared: &Prepared<'_>, path: &RelPath, message: String) -> Finding {
-    let weight = if prepared.pending { Weight::Pending } else { Weight::Failure };
+    let menu = [&b"boot/grub"[..], b"boot/loader", b"boot/efi", b"efi"];
+    let unread = !prepared.bootloader && menu.iter().any(|place| path.as_bytes().starts_with(place));
+    let weight = match (unread, prepared.pending) {
+        (true, _) => Weight::Note,
+        (false, true) => Weight::Pending,
+        (false, false) => Weight::Failure,
+    };
     Finding { weight, path: Some(path.clone()), message }
 }
 

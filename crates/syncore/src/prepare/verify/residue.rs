@@ -61,7 +61,7 @@ pub(super) fn search(prepared: &Prepared<'_>, findings: &mut Vec<Finding>) {
                 );
                 return;
             }
-            let boot = is_boot_path(&path);
+            let boot = is_boot_path(&path) && !is_left_over(&name);
             if boot {
                 for (what, needle) in &needles {
                     if contains(&name, needle.as_bytes()) {
@@ -75,7 +75,9 @@ pub(super) fn search(prepared: &Prepared<'_>, findings: &mut Vec<Finding>) {
             }
             match entry.kind {
                 Kind::Directory => waiting.push(path),
-                Kind::File if boot && initramfs::is_one(&name) => image(prepared, &path, &needles, findings),
+                Kind::File if boot && !path.as_bytes().starts_with(b"etc/") && initramfs::is_one(&name) => {
+                    image(prepared, &path, &needles, findings);
+                }
                 Kind::File if entry.size_bytes <= FILE_LIMIT_BYTES && !is_kernel(&name) => {
                     let Ok(Some(content)) = prepared.inside.read(&path) else {
                         findings.push(Finding::note("it cannot be read, and was not searched").at(&path));
@@ -142,6 +144,13 @@ fn is_boot_path(path: &RelPath) -> bool {
     at_or_below("boot") || at_or_below("efi") || BOOT_PATH.iter().any(|known| at_or_below(known))
 }
 
+/// A copy that an editor or a package left, which nothing reads.
+fn is_left_over(name: &[u8]) -> bool {
+    const ENDS: [&[u8]; 8] =
+        [b"~", b".bak", b".old", b".orig", b".rpmsave", b".rpmnew", b".dpkg-old", b".dpkg-dist"];
+    ENDS.iter().any(|end| name.ends_with(end))
+}
+
 fn is_kernel(name: &[u8]) -> bool {
     [&b"vmlinu"[..], b"System.map", b"config-", b"symvers", b"Image-"]
         .iter()
@@ -195,11 +204,11 @@ fn has_word(text: &[u8], word: &[u8]) -> bool {
     let ends = text.len().checked_sub(word.len());
     let Some(last) = ends.filter(|_| !word.is_empty()) else { return false };
     (0..=last).any(|at| {
+        let (before, after) = (at.checked_sub(1).and_then(|at| text.get(at)), &text[at + word.len()..]);
+        // 10.0.0.1 is not in 10.0.0.1.2, and db1 is in db1.example.org.
+        let number_goes_on = word[0].is_ascii_digit() && matches!(after, [b'.', b'0'..=b'9', ..]);
         text[at..at + word.len()].eq_ignore_ascii_case(word)
-            && !of_a_name(at.checked_sub(1).and_then(|before| text.get(before)))
-            && !of_a_name(text.get(at + word.len()))
-            // 10.0.0.1 is not in 10.0.0.1.2, and db1 is in db1.example.org.
-            && !(word[0].is_ascii_digit() && text.get(at + word.len()) == Some(&b'.') && text.get(at + word.len() + 1).is_some_and(u8::is_ascii_digit))
+            && !(of_a_name(before) || of_a_name(after.first()) || number_goes_on)
     })
 }
 
