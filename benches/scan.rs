@@ -16,6 +16,7 @@ use syncore::profile::{Profile, shipped};
 use syncore::rules::{Rule, RuleSet};
 use syncore::scan::{Boundaries, KEPT_LINES_BYTES, Root, View, scan};
 use syncore::session::{Approval, Job, Location, Options, Report, run};
+use syncore::tree::NameKey;
 
 const FILES_PER_DIRECTORY: u64 = 200;
 
@@ -45,6 +46,7 @@ fn measure(entries: u64, runs: usize, table: &mut Table) -> Result<()> {
             rules: Arc::new(RuleSet::compile(rules)?),
             boundaries: Arc::new(Boundaries::default()),
             checksum: false,
+            names: NameKey::default(),
         };
         let scanned = || Ok(scan(&view, KEPT_LINES_BYTES, &Silent)?.ok_or("the scan stopped")?.entries);
         let count = scanned()?;

@@ -52,6 +52,7 @@ impl Sender {
             rules: Arc::new(RuleSet::compile(start.rules)?),
             boundaries: Arc::new(start.boundaries),
             checksum: start.checksum,
+            names: start.names,
         };
         let snapshot = scan_root(&view, !start.delta, monitor)?;
         let problems = Problems::default();
