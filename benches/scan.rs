@@ -16,6 +16,7 @@ use syncore::profile::{Profile, shipped};
 use syncore::rules::{Rule, RuleSet};
 use syncore::scan::{Boundaries, KEPT_LINES_BYTES, Root, View, scan};
 use syncore::session::{Approval, Job, Location, Options, Report, run};
+use syncore::tree::NameKey;
 
 const FILES_PER_DIRECTORY: u64 = 200;
 
@@ -46,6 +47,7 @@ fn measure(entries: u64, runs: usize, table: &mut Table) -> Result<()> {
             boundaries: Arc::new(Boundaries::default()),
             checksum: false,
             presented: Arc::default(),
+            names: NameKey::default(),
         };
         let scanned = || Ok(scan(&view, KEPT_LINES_BYTES, &Silent)?.ok_or("the scan stopped")?.entries);
         let count = scanned()?;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::compare::{assert_equal, assert_untouched, snapshot_ctimes};
-use crate::common::plant::{chmod, noise, set_mtime, write};
+use crate::common::plant::{chmod, noise, set_mtime, set_xattr, write};
 use crate::common::{CLONETOOL, Output, Workdir, clone_json, clonetool, lacks, skip};
 
 const FILES: u64 = 5_000;
@@ -266,6 +266,26 @@ fn an_unchanged_entry_costs_two_calls_on_each_end() {
     let all =
         per_entry(calls.iter().filter(|(call, _)| !waits.contains(&call.as_str())).map(|(_, n)| n).sum());
     assert!((2.0..=2.2).contains(&all), "{all} calls an entry and end\n{calls:#?}");
+}
+
+#[test]
+fn an_entry_with_attributes_costs_a_call_more_for_each() {
+    let test = "work::an_entry_with_attributes_costs_a_call_more_for_each";
+    let work = Workdir::new("work-calls-attributes");
+    let (source, copy) = (work.make("source"), work.make("copy"));
+    const LABELLED: usize = 500;
+    for number in 0..LABELLED {
+        let path = source.join(number.to_string());
+        fs::write(&path, "").expect("write");
+        set_xattr(&path, "user.label", b"one");
+    }
+    clone_json(&[], &source, &copy).expect_code(0);
+    let Some(calls) = calls_of_a_run(test, &work, &source, &copy) else { return };
+    let waits = ["futex", "sched_yield"];
+    let all: u64 = calls.iter().filter(|(call, _)| !waits.contains(&call.as_str())).map(|(_, n)| n).sum();
+    // statx, the list and the value; after the first the list is not asked for its length.
+    let per_entry = all as f64 / (2 * LABELLED) as f64;
+    assert!((3.0..=3.7).contains(&per_entry), "{per_entry} calls an entry and end\n{calls:#?}");
 }
 
 #[test]

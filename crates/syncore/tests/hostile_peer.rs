@@ -88,6 +88,7 @@ impl<'a> Attack<'a> {
                     durable: false,
                     in_place: self.in_place,
                     delta: false,
+                    names: syncore::tree::NameKey::default(),
                 }),
             ),
         ];

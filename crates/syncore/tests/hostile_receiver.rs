@@ -11,7 +11,7 @@ use syncore::plan::{Line, Listed, Plan};
 use syncore::profile::{Profile, shipped};
 use syncore::rules::{Action, Class, Origin, Rule};
 use syncore::session::{Approval, Job, Location, Options, run};
-use syncore::tree::{Entry, Kind, hash_name};
+use syncore::tree::{Entry, Kind, NameKey};
 use syncore::wire::{
     Answer, ByteStream, CONTROL, Compression, Connection, Facts, Message, Question, Remote, TransportKind,
 };
@@ -61,6 +61,7 @@ fn play(directory: &Path, rules: &[Rule]) {
         abort: std::sync::Arc::new(|| ()),
     };
     let mut peer = Connection::over(stream, Compression::Off, None, Duration::from_secs(20)).unwrap();
+    let mut names = NameKey::default();
     while let Ok(message) = peer.lanes[0].receive(&Silent) {
         let answers = match message {
             Message::Open(_) => vec![Message::Opened(Facts {
@@ -71,8 +72,11 @@ fn play(directory: &Path, rules: &[Rule]) {
                 standby: false,
                 empty: false,
             })],
-            Message::Start(_) => vec![Message::Scanned { digest: [1; 16], entries: 0, protected: 0 }],
-            Message::Ask(questions) => questions.iter().map(nothing).collect(),
+            Message::Start(start) => {
+                names = start.names;
+                vec![Message::Scanned { digest: [1; 16], entries: 0, protected: 0 }]
+            }
+            Message::Ask(questions) => questions.iter().map(|question| nothing(question, names)).collect(),
             _ => Vec::new(),
         };
         for answer in answers {
@@ -84,10 +88,10 @@ fn play(directory: &Path, rules: &[Rule]) {
 }
 
 /// An empty root and nothing else.
-fn nothing(question: &Question) -> Message {
+fn nothing(question: &Question, names: NameKey) -> Message {
     let answer = match question {
         Question::Lines(path) if path.is_root() => {
-            Answer::Lines(vec![Line::new(hash_name(b""), &[0; 16], None, None)])
+            Answer::Lines(vec![Line::new(names.hash(b""), &[0; 16], None, None)])
         }
         Question::Entries(path, _) if path.is_root() => {
             let entry = Entry { mode: 0o700, ..Entry::new(Kind::Directory) };

@@ -75,6 +75,7 @@ fn attack(root: &Path, rules: Vec<Rule>, items: &[Item]) -> Message {
         durable: false,
         in_place: false,
         delta: false,
+        names: syncore::tree::NameKey::default(),
     }));
     let mut plan = Plan::default();
     items.iter().for_each(|item| plan.push(item).unwrap());

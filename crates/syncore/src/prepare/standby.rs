@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +17,7 @@ use super::inside::Inside;
 use super::journal::{self, Journal};
 use super::report::Weight;
 use super::substitute::substitute;
-use super::{Command, chroot, follow};
+use super::{Command, Target, chroot, follow};
 use crate::monitor::Monitor;
 use crate::profile::{Profile, catalogues};
 use crate::rules::{Action, Class, FollowUp, Origin, Rule, Substitution, Treatment};
@@ -156,14 +157,26 @@ impl Standby {
                 follow::run_live(command, monitor).map_err(|why| format!("{}: {why}", command.argv.join(" ")))
             });
         }
-        let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
-        let ran = chroot::run_all(&self.inside, commands, &machine, monitor);
+        let ran = chroot::run_all(&self.inside, commands, &self.target(), monitor);
         let wrong = ran.findings.iter().find(|finding| finding.weight > Weight::Note);
         match (wrong, ran.pending.first()) {
             (Some(finding), _) => Err(finding.message.clone()),
             (None, Some(argv)) => Err(format!("{} was not run", argv.join(" "))),
             (None, None) => Ok(()),
         }
+    }
+
+    /// What the root lies on, as far as that can be told: the tools find their devices by it.
+    fn target(&self) -> Target {
+        let root = self.inside.root();
+        let path = root.canonical_path().map_or_else(
+            |_| root.path().to_owned(),
+            |path| std::ffi::OsString::from_vec(path).into(),
+        );
+        Target::detect(&path, &[]).unwrap_or_else(|_| Target {
+            architecture: rustix::system::uname().machine().to_string_lossy().into_owned(),
+            ..Target::default()
+        })
     }
 
     /// Removes the initramfs of every kernel whose image is gone, and writes down that the boot loader has to know.

@@ -7,7 +7,7 @@
 use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, openat, seek, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, Statx, openat, seek, statx};
 use rustix::io::{Errno, Result};
 
 use super::metadata::from_statx;
@@ -45,9 +45,14 @@ impl Stability {
         if entry.kind != Kind::File {
             return Err(Errno::AGAIN);
         }
+        Ok(Self::from_stat(&stat, &entry))
+    }
+
+    /// What statx said, of which `entry` was made.
+    pub(super) fn from_stat(stat: &Statx, entry: &Entry) -> Self {
         let ctime = Timestamp { seconds: stat.stx_ctime.tv_sec, nanoseconds: stat.stx_ctime.tv_nsec };
         let sparse = stat.stx_blocks.saturating_mul(512) < entry.size_bytes;
-        Ok(Self { size_bytes: entry.size_bytes, mtime: entry.mtime, ctime, sparse })
+        Self { size_bytes: entry.size_bytes, mtime: entry.mtime, ctime, sparse }
     }
 
     /// Whether nothing moved since `before`. Allocation does not count: delayed allocation moves it on its own.
@@ -99,18 +104,21 @@ pub fn read_full(fd: BorrowedFd<'_>, mut buffer: &mut [u8], mut offset: u64) -> 
     Ok(total)
 }
 
-/// The BLAKE3 digest of an open file's content; read again when it changes meanwhile.
+/// The BLAKE3 digest of an open file's content, which looked like `before` when its name was read; read again when it
+/// changes meanwhile.
 ///
 /// # Errors
-/// Whatever pread(2) says; `EAGAIN` when it will not stay as `entry` says it is.
-pub(super) fn hash_file(fd: BorrowedFd<'_>, entry: &Entry) -> Result<[u8; 32]> {
+/// Whatever pread(2) says; `EAGAIN` when it will not stay as long as it was.
+pub(super) fn hash_file(fd: BorrowedFd<'_>, mut before: Stability) -> Result<[u8; 32]> {
+    let size_bytes = before.size_bytes;
     for _ in 0..READ_ATTEMPTS {
-        let before = Stability::of(fd)?;
         let mut hasher = blake3::Hasher::new();
         hash_extent(fd, &Extent { offset: 0, length: before.size_bytes }, &mut hasher)?;
-        if Stability::of(fd)?.same_as(&before) && before.size_bytes == entry.size_bytes {
+        let after = Stability::of(fd)?;
+        if after.same_as(&before) && after.size_bytes == size_bytes {
             return Ok(*hasher.finalize().as_bytes());
         }
+        before = after;
     }
     Err(Errno::AGAIN)
 }

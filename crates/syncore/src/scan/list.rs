@@ -5,7 +5,7 @@
 //! that is not there, or it would be deleted on the standby.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::metadata::{Detail, Inode, Scratch, read_entry, read_kind};
 use super::root::{Identity, Root};
 use crate::problem::{Operation, Problem};
 use crate::rules::{Cursor, RuleSet, Scope};
-use crate::tree::{Entry, Kind, PATH_LIMIT_BYTES, RelPath, Timestamp};
+use crate::tree::{Entry, Kind, NameKey, PATH_LIMIT_BYTES, RelPath, Timestamp};
 
 /// Bytes of directory entries read by one getdents64 call.
 const DIRENT_BYTES: usize = 32 * 1024;
@@ -36,6 +36,8 @@ pub struct View {
     pub checksum: bool,
     /// Files that are taken for others as long as they are what was made of those.
     pub presented: Arc<BTreeMap<RelPath, Presented>>,
+    /// The key of the name hashes: that of the other end's view.
+    pub names: NameKey,
 }
 
 /// A file that was made here of one that the source has, and passes for that one in a comparison.
@@ -68,9 +70,9 @@ impl Presented {
 
 /// A name in a directory that takes part in the run.
 #[derive(Debug)]
-pub struct Named {
+pub struct Named<'n> {
     /// The name; empty for the root itself.
-    pub name: CString,
+    pub name: &'n CStr,
     /// In scope, or a directory of which only the existence matters.
     pub scope: Scope,
     /// Its metadata.
@@ -86,15 +88,15 @@ pub struct Named {
 /// A name as [`read_directory`] finds it.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are of that kind, and none is kept")]
-pub enum Seen {
+pub enum Seen<'n> {
     /// It takes part.
-    Named(Named),
+    Named(Named<'n>),
     /// It is out of scope; true if because it is protected.
-    Out(CString, bool),
+    Out(&'n CStr, bool),
     /// It takes part, but cannot be read.
-    Unreadable(CString, Problem),
+    Unreadable(&'n CStr, Problem),
     /// It is what an interrupted run left behind.
-    Leftover(CString),
+    Leftover(&'n CStr),
 }
 
 /// The prefix of every name that is only ever used while something is staged beside its final place.
@@ -113,7 +115,7 @@ impl View {
     ///
     /// # Errors
     /// Whatever statx(2) says.
-    pub fn read_root(&self, scratch: &mut Scratch) -> rustix::io::Result<Named> {
+    pub fn read_root(&self, scratch: &mut Scratch) -> rustix::io::Result<Named<'static>> {
         self.root_with(self.detail(), scratch)
     }
 
@@ -121,15 +123,15 @@ impl View {
     ///
     /// # Errors
     /// Whatever statx(2) says.
-    pub fn read_root_in_full(&self) -> rustix::io::Result<Named> {
+    pub fn read_root_in_full(&self) -> rustix::io::Result<Named<'static>> {
         self.root_with(Detail::Full, &mut Scratch::default())
     }
 
-    fn root_with(&self, detail: Detail, scratch: &mut Scratch) -> rustix::io::Result<Named> {
+    fn root_with(&self, detail: Detail, scratch: &mut Scratch) -> rustix::io::Result<Named<'static>> {
         let (cursor, decision) = self.rules.root();
         let (entry, inode) = read_entry(self.root.as_fd(), c".", detail, scratch)?;
         let (scope, auth_set) = (decision.scope, decision.auth_set);
-        Ok(Named { name: CString::default(), scope, entry, inode, below: Some(cursor), auth_set })
+        Ok(Named { name: c"", scope, entry, inode, below: Some(cursor), auth_set })
     }
 
     /// Reads the metadata of a name that was judged before, with everything that only an open file shows.
@@ -159,7 +161,7 @@ impl View {
         detail: Detail,
         scratch: &mut Scratch,
         select: &dyn Fn(&[u8]) -> bool,
-        each: &mut dyn FnMut(Seen),
+        each: &mut dyn FnMut(Seen<'_>),
     ) -> rustix::io::Result<()> {
         let mut buffer = [MaybeUninit::uninit(); DIRENT_BYTES];
         let mut names = RawDir::new(place.directory, &mut buffer);
@@ -185,21 +187,21 @@ impl View {
     }
 
     /// Judges one name and reads it if it takes part; none when it is gone.
-    fn judge(
+    fn judge<'n>(
         &self,
         place: &Place<'_>,
-        name: &CStr,
+        name: &'n CStr,
         is_directory: Option<bool>,
         detail: Detail,
         scratch: &mut Scratch,
-    ) -> Option<Seen> {
+    ) -> Option<Seen<'n>> {
         if is_stage_name(name.to_bytes()) {
-            return Some(Seen::Leftover(name.to_owned()));
+            return Some(Seen::Leftover(name));
         }
         let problem = |operation, error: Errno| {
             let path = place.path.join(name.to_bytes());
             let reason = std::io::Error::from(error);
-            Some(Seen::Unreadable(name.to_owned(), Problem::new(&path, operation, reason)))
+            Some(Seen::Unreadable(name, Problem::new(&path, operation, reason)))
         };
         let is_directory = match is_directory {
             Some(known) => known,
@@ -211,7 +213,7 @@ impl View {
         };
         let (decision, below) = self.rules.enter(place.cursor, name.to_bytes(), is_directory);
         if decision.scope == Scope::Out {
-            return Some(Seen::Out(name.to_owned(), decision.protected));
+            return Some(Seen::Out(name, decision.protected));
         }
         if place.path.as_bytes().len() + 1 + name.to_bytes().len() > PATH_LIMIT_BYTES {
             return problem(Operation::ReadMetadata, Errno::NAMETOOLONG);
@@ -235,7 +237,7 @@ impl View {
             return problem(Operation::ReadMetadata, Errno::AGAIN);
         }
         let mut named = Named {
-            name: name.to_owned(),
+            name,
             scope: decision.scope,
             auth_set: decision.auth_set,
             below: below.filter(|_| is_directory && decision.scope != Scope::Empty),
@@ -248,7 +250,7 @@ impl View {
         Some(Seen::Named(named))
     }
 
-    fn enters(&self, place: &Place<'_>, child: &Named) -> bool {
+    fn enters(&self, place: &Place<'_>, child: &Named<'_>) -> bool {
         let boundary = place.identity.boundary_to(&child.inode.identity);
         if !boundary && self.boundaries.barriers.is_empty() {
             return true;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, FileType, Statx, ioctl_getflags, lgetxattr, llistxattr, readlinkat, statx};
 use rustix::io::{Errno, Result};
 
-use super::content::{hash_file, open_file};
+use super::content::{Stability, hash_file, open_file};
 use super::listxattrat::listxattrat;
 use super::root::{Identity, identity_of, proc_path_of, statx_mask};
 use crate::tree::{Entry, INODE_FLAGS, Kind, STATX_FLAGS, Timestamp, Xattr};
@@ -52,6 +52,8 @@ pub struct Scratch {
     pub(crate) path: Vec<u8>,
     pub(crate) list: Vec<u8>,
     pub(crate) value: Vec<u8>,
+    /// Whether the last name that was read has attributes.
+    pub(crate) had_xattrs: bool,
 }
 
 impl Default for Scratch {
@@ -60,6 +62,7 @@ impl Default for Scratch {
             path: Vec::new(),
             list: vec![0; XATTR_LIMIT_BYTES],
             value: Vec::with_capacity(XATTR_LIMIT_BYTES),
+            had_xattrs: false,
         }
     }
 }
@@ -107,7 +110,7 @@ pub fn read_entry(
     }
     entry.xattrs = read_xattrs(directory, name, scratch)?;
     if detail != Detail::Quick && matches!(entry.kind, Kind::File | Kind::Directory) {
-        read_opened(directory, name, detail, &mut entry)?;
+        read_opened(directory, name, detail, &stat, &mut entry)?;
     }
     Ok((entry, inode))
 }
@@ -132,7 +135,13 @@ pub(crate) fn from_statx(stat: &Statx) -> Result<(Entry, Inode)> {
 }
 
 /// Adds what only the open file or directory shows: all its inode flags, and its content.
-fn read_opened(directory: BorrowedFd<'_>, name: &CStr, detail: Detail, entry: &mut Entry) -> Result<()> {
+fn read_opened(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    detail: Detail,
+    stat: &Statx,
+    entry: &mut Entry,
+) -> Result<()> {
     let content = detail == Detail::Content && entry.kind == Kind::File;
     // RACE: the name may have become a FIFO or a device since statx; O_NONBLOCK keeps the open from waiting, and a
     // device driver's open is the worst that can happen to it.
@@ -144,7 +153,7 @@ fn read_opened(directory: BorrowedFd<'_>, name: &CStr, detail: Detail, entry: &m
     };
     entry.flags = flags_of(fd.as_fd(), entry.flags)?;
     if content {
-        entry.content = Some(hash_file(fd.as_fd(), entry)?);
+        entry.content = Some(hash_file(fd.as_fd(), Stability::from_stat(stat, entry))?);
     }
     Ok(())
 }
@@ -161,8 +170,9 @@ fn flags_of(fd: BorrowedFd<'_>, quick: u32) -> Result<u32> {
 /// Lists the attribute names of `name` into `list`, with as few and as cheap calls as the kernel allows.
 fn list_xattrs(directory: BorrowedFd<'_>, name: &CStr, scratch: &mut Scratch) -> Result<usize> {
     static NO_LISTXATTRAT: AtomicBool = AtomicBool::new(false);
-    // The kernel allocates as much as is offered, so little is offered first.
-    let mut offered = XATTR_FIRST_BYTES;
+    // The kernel allocates as much as is offered, so little is offered first. Nothing at all asks for the length: where
+    // there is no attribute that is the whole answer, and the cheapest. Where every file has a label, the next has one, too.
+    let mut offered = if scratch.had_xattrs { XATTR_FIRST_BYTES } else { 0 };
     loop {
         let list = &mut scratch.list[..offered];
         let mut listed = Err(Errno::NOSYS);
@@ -179,8 +189,12 @@ fn list_xattrs(directory: BorrowedFd<'_>, name: &CStr, scratch: &mut Scratch) ->
         }
         match listed {
             Err(Errno::RANGE) if offered < XATTR_LIMIT_BYTES => offered = XATTR_LIMIT_BYTES,
+            Ok(length) if length > offered => offered = XATTR_FIRST_BYTES,
             Err(Errno::OPNOTSUPP | Errno::NODATA) => return Ok(0),
-            other => return other,
+            other => {
+                scratch.had_xattrs = matches!(other, Ok(1..));
+                return other;
+            }
         }
     }
 }
@@ -190,7 +204,7 @@ fn read_xattrs(directory: BorrowedFd<'_>, name: &CStr, scratch: &mut Scratch) ->
     if listed == 0 {
         return Ok(Vec::new());
     }
-    let Scratch { path, list, value } = scratch;
+    let Scratch { path, list, value, .. } = scratch;
     let (path, list) = (proc_path_of(directory, name.to_bytes(), path), &list[..listed]);
     let mut xattrs = Vec::new();
     for name in list.split(|b| *b == 0).filter(|name| carried(name)) {

@@ -1,16 +1,17 @@
 //! What a scan leaves behind: one digest a directory, and which inodes have several names.
 //!
 //! Why: comparing two trees needs to know which subtrees are equal, not what is in them; a million entries fit in
-//! the memory of their directories (44 bytes each). The lines of single names are kept as well as long as they fit
+//! the memory of their directories (36 bytes each). The lines of single names are kept as well as long as they fit
 //! the limit that is given, so that a directory that differs is not read a second time to find out in what. What can go
 //! wrong: the tree goes on living. A snapshot says what was there when each directory was read; whatever differs is
 //! read again before it is acted on.
 
 use std::collections::HashMap;
 
+use super::root::Identity;
 use crate::problem::Problem;
 use crate::tree::{
-    Digest, DirectoryDigest, LinkGroup, NameHash, RelPath, ShortLine, hash_name, link_key, path_hash,
+    Digest, DirectoryDigest, LinkGroup, NameHash, NameKey, RelPath, ShortLine, link_key, path_hash,
 };
 
 /// How much memory the lines of single names may take for one tree in one process: those of some 300,000 names.
@@ -20,7 +21,7 @@ pub const KEPT_LINES_BYTES: usize = 5 << 20;
 #[derive(Debug, Clone, Copy)]
 struct Node {
     parent: u32,
-    name: Digest,
+    name: NameHash,
     /// Of its own lines while the scan runs, of its whole subtree afterwards.
     digest: Digest,
 }
@@ -37,6 +38,7 @@ struct Member {
 /// Collects what the walk finds; directories are numbered so that a parent precedes its children.
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
+    names: NameKey,
     nodes: Vec<Node>,
     members: Vec<Member>,
     kept: HashMap<u32, Box<[ShortLine]>>,
@@ -59,10 +61,11 @@ pub(crate) struct DirectoryFindings {
 }
 
 impl Builder {
-    /// Adds the root directory; of the lines of names, `kept_bytes` are kept at most.
-    pub(crate) fn root(kept_bytes: usize) -> Self {
-        let node = Node { parent: 0, name: [0; 16], digest: [0; 16] };
-        Self { nodes: vec![node], room_bytes: kept_bytes, ..Self::default() }
+    /// Adds the root directory; of the lines of names, `kept_bytes` are kept at most. `names` is the key of the hashes
+    /// that will be added.
+    pub(crate) fn root(names: NameKey, kept_bytes: usize) -> Self {
+        let node = Node { parent: 0, name: 0, digest: [0; 16] };
+        Self { names, nodes: vec![node], room_bytes: kept_bytes, ..Self::default() }
     }
 
     /// Sets a directory's own digest, of which `lines` are all there are if `whole`, and adds its subdirectories; gives
@@ -72,7 +75,7 @@ impl Builder {
         directory: u32,
         lines: &mut DirectoryDigest,
         whole: bool,
-        children: &[Digest],
+        children: &[NameHash],
         found: DirectoryFindings,
     ) -> u32 {
         self.nodes[directory as usize].digest = lines.digest();
@@ -122,7 +125,7 @@ impl Builder {
             let start = children[..end].partition_point(|child| self.nodes[*child as usize].parent < node);
             for child in &children[start..end] {
                 let child = &self.nodes[*child as usize];
-                hasher.update(&child.name).update(&child.digest);
+                hasher.update(&child.name.to_le_bytes()).update(&child.digest);
             }
             end = start;
             while let Some((_, name, key)) = lines.next_if(|line| line.0 == node) {
@@ -131,6 +134,7 @@ impl Builder {
             self.nodes[id].digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         }
         Snapshot {
+            names: self.names,
             nodes: self.nodes,
             children,
             groups,
@@ -162,6 +166,7 @@ fn group(mut members: Vec<Member>) -> (Groups, Vec<(u32, NameHash, Digest)>) {
 /// A scanned tree.
 #[derive(Debug)]
 pub struct Snapshot {
+    names: NameKey,
     nodes: Vec<Node>,
     /// All nodes but the root, by parent and then by name.
     children: Vec<u32>,
@@ -192,7 +197,7 @@ impl Snapshot {
     }
 
     fn child(&self, parent: u32, name: &[u8]) -> Option<u32> {
-        let name = name_digest(name);
+        let name = self.names.hash(name);
         let key = |id: &u32| {
             let node = &self.nodes[*id as usize];
             (node.parent, node.name)
@@ -218,7 +223,7 @@ impl Snapshot {
         let end = self.children.partition_point(|id| self.nodes[*id as usize].parent <= place);
         let below = self.children[start..end].iter().map(|id| {
             let node = &self.nodes[*id as usize];
-            (hash_of(&node.name), node.digest)
+            (node.name, node.digest)
         });
         let mut below = below.peekable();
         Some(lines.iter().map(move |(name, line)| {
@@ -235,24 +240,11 @@ impl Snapshot {
     }
 }
 
-/// The name hash that a directory's [`name_digest`] begins with.
-fn hash_of(name: &Digest) -> NameHash {
-    let [a, b, c, d, e, f, g, h, ..] = *name;
-    NameHash::from_be_bytes([a, b, c, d, e, f, g, h])
-}
-
-/// The digest by which a directory is found among its siblings.
-pub(crate) fn name_digest(name: &[u8]) -> Digest {
-    let mut digest = [0; 16];
-    digest.copy_from_slice(&blake3::hash(name).as_bytes()[..16]);
-    digest
-}
-
 /// The line of a name in its directory: where it sorts, and the hash of its whole path for link groups.
 pub(crate) fn member_of(
-    device: (u32, u32),
-    inode: u64,
+    inode: &Identity,
+    name: NameHash,
     path: &RelPath,
 ) -> ((u32, u32), u64, NameHash, Digest) {
-    (device, inode, hash_name(path.name().unwrap_or_default()), path_hash(path))
+    (inode.device, inode.inode, name, path_hash(path))
 }

@@ -16,11 +16,11 @@ use rustix::io::Errno;
 use super::list::{Named, Place, Seen, View};
 use super::metadata::Scratch;
 use super::root::{identity_of, statx_mask};
-use super::snapshot::{Builder, DirectoryFindings, Snapshot, member_of, name_digest};
+use super::snapshot::{Builder, DirectoryFindings, Snapshot, member_of};
 use crate::monitor::Monitor;
 use crate::problem::{Operation, Problem};
 use crate::rules::{Cursor, Scope};
-use crate::tree::{DirectoryDigest, Kind, NameHash, RelPath, digest_entry, hash_name};
+use crate::tree::{DirectoryDigest, Kind, NameHash, RelPath, digest_entry, digest_name};
 
 /// How many directories may be held open for their children at once; the usual limit of a process is 1024.
 const HELD_DIRECTORIES: usize = 400;
@@ -69,7 +69,7 @@ pub fn scan(view: &View, kept_bytes: usize, monitor: &dyn Monitor) -> rustix::io
     let walk = Walk {
         view,
         monitor,
-        builder: Mutex::new(Builder::root(kept_bytes)),
+        builder: Mutex::new(Builder::root(view.names, kept_bytes)),
         held: AtomicUsize::new(0),
         cancelled: AtomicBool::new(false),
     };
@@ -87,7 +87,7 @@ thread_local! {
 }
 
 impl<'s> Walk<'s> {
-    fn directory<'w: 's>(&'w self, scope: &rayon::Scope<'w>, task: &Task<'w>, root: Option<&Named>)
+    fn directory<'w: 's>(&'w self, scope: &rayon::Scope<'w>, task: &Task<'w>, root: Option<&Named<'_>>)
     where
         's: 'w,
     {
@@ -128,7 +128,7 @@ impl<'s> Walk<'s> {
         for problem in &found.problems {
             self.monitor.problem(problem);
         }
-        let names: Vec<_> = children.iter().map(|(name, _)| name_digest(name.to_bytes())).collect();
+        let names: Vec<_> = children.iter().map(|(name, _)| self.view.names.hash(name.to_bytes())).collect();
         let Ok(mut builder) = self.builder.lock() else { return };
         let first = builder.add(task.node, &mut digest, whole, &names, found);
         drop(builder);
@@ -177,14 +177,14 @@ impl<'s> Walk<'s> {
                     found.entries += 1;
                     self.line(&task.path, &named, digest, found, &mut buffer);
                     if let Some(cursor) = named.below {
-                        children.push((named.name, cursor));
+                        children.push((named.name.to_owned(), cursor));
                     }
                 }
                 Seen::Out(_, protected) => found.protected += u64::from(protected),
                 Seen::Leftover(name) => found.leftovers.push(task.path.join(name.to_bytes())),
                 Seen::Unreadable(name, problem) => {
                     found.problems.push(problem);
-                    poison(digest, hash_name(name.to_bytes()));
+                    poison(digest, self.view.names.hash(name.to_bytes()));
                 }
             })
         })
@@ -195,30 +195,25 @@ impl<'s> Walk<'s> {
     fn line(
         &self,
         directory: &RelPath,
-        named: &Named,
+        named: &Named<'_>,
         digest: &mut DirectoryDigest,
         found: &mut DirectoryFindings,
         buffer: &mut Vec<u8>,
     ) {
-        digest.add(hash_name(named.name.to_bytes()), line_digest(named, buffer));
+        let name = self.view.names.hash(named.name.to_bytes());
+        digest.add(name, line_digest(named, buffer));
         if named.scope == Scope::In && named.entry.kind != Kind::Directory && named.inode.links > 1 {
             let path = directory.join(named.name.to_bytes());
-            found.members.push(member_of(named.inode.identity.device, named.inode.identity.inode, &path));
+            found.members.push(member_of(&named.inode.identity, name, &path));
         }
     }
 }
 
 /// The digest of one name: of its metadata when it is in scope, of its existence otherwise.
 /// `buffer` is scratch space.
-pub(crate) fn line_digest(named: &Named, buffer: &mut Vec<u8>) -> crate::tree::Digest {
+pub(crate) fn line_digest(named: &Named<'_>, buffer: &mut Vec<u8>) -> crate::tree::Digest {
     let name = named.name.to_bytes();
-    if named.scope == Scope::In {
-        digest_entry(name, &named.entry, buffer)
-    } else {
-        let mut digest = name_digest(name);
-        digest[0] ^= 0x5a;
-        digest
-    }
+    if named.scope == Scope::In { digest_entry(name, &named.entry, buffer) } else { digest_name(name) }
 }
 
 /// Makes the line of a name, and with it the directory's digest, differ from every other, because it could not be read.

@@ -4,13 +4,15 @@
 //! initiator decides from the facts of both ends. What can go wrong: an unmounted or emptied source that looks like
 //! a reason to delete everything; such a run is refused here.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::rules::{Action, Class, Rule, RuleSet, Scope, Treatment};
 use crate::scan::{Boundaries, Mount, Root, mounts_below};
 use crate::session::{Job, SessionError};
-use crate::tree::RelPath;
+use crate::tree::{NameKey, RelPath};
 use crate::wire::{Facts, Start};
 
 /// Where the standby's own protections are, below its root.
@@ -108,7 +110,14 @@ pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) ->
         durable: options.durable,
         in_place: options.in_place,
         delta,
+        names: draw_names(),
     })
+}
+
+/// A key that nobody could know before: the standard library seeds this from the system's randomness.
+fn draw_names() -> NameKey {
+    let draw = || RandomState::new().build_hasher().finish();
+    NameKey([draw(), draw()])
 }
 
 /// Whether a rule of the other end may count: one that only takes away. A standby that could add to the scope would
@@ -224,4 +233,15 @@ fn check_filesystems(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::draw_names;
+
+    #[test]
+    fn no_two_runs_have_one_key() {
+        let (one, other) = (draw_names(), draw_names());
+        assert!(one != other && one.0[0] != one.0[1]);
+    }
 }

@@ -12,7 +12,7 @@ use crate::plan::{Line, Listed, bucket_bits, bucket_digests, bucket_of};
 use crate::rules::Scope;
 use crate::scan::{Detail, Named, Seen, Snapshot, View};
 use crate::session::listing::{lines, links_of, read};
-use crate::tree::{Kind, RelPath, hash_name};
+use crate::tree::{Kind, RelPath};
 use crate::wire::{Answer, Extra, Question, WireError};
 
 /// How many lines, entries or paths go into one message at most; far below a frame.
@@ -103,7 +103,7 @@ impl<'a> Describer<'a> {
     fn entries(&self, path: &RelPath, names: &[[u8; 8]], emit: &mut Emit<'_>) -> Result<(), WireError> {
         let wanted: std::collections::HashSet<u64> =
             names.iter().map(|name| u64::from_be_bytes(*name)).collect();
-        let select = |name: &[u8]| wanted.is_empty() || wanted.contains(&hash_name(name));
+        let select = |name: &[u8]| wanted.is_empty() || wanted.contains(&self.view.names.hash(name));
         let mut found: Vec<Listed> = Vec::new();
         if path.is_root() && select(b"") {
             found.extend(self.view.read_root_in_full().ok().map(|named| self.listed(named)));
@@ -128,16 +128,16 @@ impl<'a> Describer<'a> {
         emit(Answer::Entries(part), false)
     }
 
-    fn listed(&self, named: Named) -> Listed {
+    fn listed(&self, named: Named<'_>) -> Listed {
         let mut entry = named.entry;
         entry.links = links_of(self.snapshot, entry.kind, named.scope, &named.inode);
         let (major, minor) = named.inode.identity.device;
         Listed {
-            name: named.name.into_bytes(),
+            name: named.name.to_bytes().to_vec(),
             in_scope: named.scope == Scope::In,
             entered: named.below.is_some(),
             entry,
-            inode: hash_name(format!("{major}:{minor}:{}", named.inode.identity.inode).as_bytes()),
+            inode: self.view.names.hash(format!("{major}:{minor}:{}", named.inode.identity.inode).as_bytes()),
             links: named.inode.links,
         }
     }

@@ -16,7 +16,7 @@ use crate::rules::Scope;
 use crate::scan::{Detail, Named, Seen, Snapshot, View};
 use crate::session::listing::{lines, links_of, pick, read};
 use crate::session::planner::Collected;
-use crate::tree::{Entry, Kind, NameHash, RelPath, hash_name};
+use crate::tree::{Entry, Kind, NameHash, NameKey, RelPath};
 use crate::wire::{Extra, Question};
 
 /// How many buckets one question asks for at most.
@@ -199,7 +199,7 @@ impl Differ<'_> {
         let mut keep = HashSet::new();
         let picked = pick(self.view, path, &|name| find(name).is_some(), &mut |seen| match seen {
             Seen::Named(named) => {
-                let name = hash_name(named.name.to_bytes());
+                let name = self.view.names.hash(named.name.to_bytes());
                 let child = match named.name.to_bytes() {
                     b"" => path.clone(),
                     name => path.join(name),
@@ -224,7 +224,7 @@ impl Differ<'_> {
                     }
                 }
             }
-            other => left_out(other, &mut keep, found),
+            other => left_out(other, self.view.names, &mut keep, found),
         });
         match picked {
             Ok(()) => {}
@@ -247,7 +247,7 @@ impl Differ<'_> {
         }
     }
 
-    fn held(&self, named: Named) -> Mine {
+    fn held(&self, named: Named<'_>) -> Mine {
         let (scope, entered) = (named.scope, named.below.is_some());
         // Encoding into memory cannot fail; an empty one would be taken for a name that vanished.
         let entry = postcard::to_allocvec(&self.with_links(named)).unwrap_or_default();
@@ -262,7 +262,7 @@ impl Differ<'_> {
             Seen::Named(named) => {
                 mine.insert(named.name.to_bytes().to_vec(), self.held(named));
             }
-            other => left_out(other, &mut keep, found),
+            other => left_out(other, self.view.names, &mut keep, found),
         });
         match picked {
             Ok(()) => {
@@ -285,7 +285,7 @@ impl Differ<'_> {
             let child = if listed.name.is_empty() { path.clone() } else { path.join(&listed.name) };
             match mine.remove(&listed.name) {
                 Some(mine) => self.merge(&child, mine, &listed, found),
-                None if keep.contains(&hash_name(&listed.name)) => {}
+                None if keep.contains(&self.view.names.hash(&listed.name)) => {}
                 None if !self.delete || !listed.in_scope || listed.name.is_empty() => {}
                 None if listed.entered => found.questions.push(Pending::Deletion(child)),
                 None if listed.entry.kind == Kind::Directory => {}
@@ -336,12 +336,12 @@ impl Differ<'_> {
         }
     }
 
-    fn with_links(&self, named: Named) -> Entry {
+    fn with_links(&self, named: Named<'_>) -> Entry {
         let links = links_of(self.snapshot, named.entry.kind, named.scope, &named.inode);
         Entry { links, ..named.entry }
     }
 
-    fn create(&self, path: RelPath, named: Named, found: &mut Found) {
+    fn create(&self, path: RelPath, named: Named<'_>, found: &mut Found) {
         let entered = named.below.is_some();
         if named.scope == Scope::Implied {
             found.implied.insert(path.clone(), named.entry);
@@ -410,14 +410,14 @@ impl Differ<'_> {
 }
 
 /// Notes a name that is there and takes no part.
-fn left_out(seen: Seen, keep: &mut HashSet<NameHash>, found: &mut Found) {
+fn left_out(seen: Seen<'_>, names: NameKey, keep: &mut HashSet<NameHash>, found: &mut Found) {
     match seen {
         Seen::Unreadable(name, problem) => {
-            keep.insert(hash_name(name.to_bytes()));
+            keep.insert(names.hash(name.to_bytes()));
             found.problems.push(problem);
         }
         Seen::Out(name, _) => {
-            keep.insert(hash_name(name.to_bytes()));
+            keep.insert(names.hash(name.to_bytes()));
         }
         Seen::Named(_) | Seen::Leftover(_) => {}
     }

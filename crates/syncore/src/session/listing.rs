@@ -14,7 +14,7 @@ use crate::rules::{Cursor, Scope};
 use crate::scan::{
     Detail, Inode, Named, Place, Scratch, Seen, Snapshot, View, identity_of, line_digest, statx_mask,
 };
-use crate::tree::{Kind, LinkGroup, NameHash, RelPath, hash_name};
+use crate::tree::{Kind, LinkGroup, NameHash, RelPath};
 
 /// The group of an inode that has more than one name in scope.
 pub(crate) fn links_of(snapshot: &Snapshot, kind: Kind, scope: Scope, inode: &Inode) -> Option<LinkGroup> {
@@ -46,7 +46,7 @@ pub(crate) fn read(
     path: &RelPath,
     detail: Detail,
     select: &dyn Fn(&[u8]) -> bool,
-    each: &mut dyn FnMut(Seen),
+    each: &mut dyn FnMut(Seen<'_>),
 ) -> rustix::io::Result<()> {
     let Some(cursor) = cursor_at(view, path) else { return Err(rustix::io::Errno::NOENT) };
     let directory = view.root.open_directory(path)?;
@@ -67,13 +67,13 @@ pub(crate) fn lines(view: &View, snapshot: &Snapshot, path: &RelPath) -> rustix:
         return Ok(lines);
     }
     let (mut lines, mut buffer) = (Vec::new(), Vec::new());
-    let mut add = |named: &Named| {
+    let mut add = |named: &Named<'_>| {
         let name = named.name.to_bytes();
         let below = named.below.is_some() && !name.is_empty();
         // A directory that the scan did not see yet differs from any.
         let below = below.then(|| place.and_then(|place| snapshot.below(place, name)).unwrap_or_default());
         let links = links_of(snapshot, named.entry.kind, named.scope, &named.inode);
-        lines.push(Line::new(hash_name(name), &line_digest(named, &mut buffer), links, below));
+        lines.push(Line::new(view.names.hash(name), &line_digest(named, &mut buffer), links, below));
     };
     if path.is_root() {
         add(&view.read_root(&mut Scratch::default())?);
@@ -81,7 +81,7 @@ pub(crate) fn lines(view: &View, snapshot: &Snapshot, path: &RelPath) -> rustix:
     let mut unreadable = Vec::new();
     read(view, path, view.detail(), &|_| true, &mut |seen| match seen {
         Seen::Named(named) => add(&named),
-        Seen::Unreadable(name, _) => unreadable.push(hash_name(name.to_bytes())),
+        Seen::Unreadable(name, _) => unreadable.push(view.names.hash(name.to_bytes())),
         Seen::Out(..) | Seen::Leftover(_) => {}
     })?;
     lines.extend(unreadable.into_iter().map(|name| Line::short(name, [0xff; 8], None)));
@@ -98,10 +98,10 @@ pub(crate) fn pick(
     view: &View,
     path: &RelPath,
     select: &dyn Fn(NameHash) -> bool,
-    each: &mut dyn FnMut(Seen),
+    each: &mut dyn FnMut(Seen<'_>),
 ) -> rustix::io::Result<()> {
-    if path.is_root() && select(hash_name(b"")) {
+    if path.is_root() && select(view.names.hash(b"")) {
         each(Seen::Named(view.read_root_in_full()?));
     }
-    read(view, path, Detail::Full, &|name| select(hash_name(name)), each)
+    read(view, path, Detail::Full, &|name| select(view.names.hash(name)), each)
 }

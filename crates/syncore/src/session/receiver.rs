@@ -22,7 +22,7 @@ use crate::session::receive::Receiver;
 use crate::session::send::send_problems;
 use crate::session::sender::{note_all, scan_root, sorted};
 use crate::session::{Report, Say, SessionError, agree, ask, unexpected};
-use crate::tree::{Entry, Kind, RelPath, hash_name};
+use crate::tree::{Entry, Kind, NameKey, RelPath};
 use crate::wire::{Answer, CONTROL, Connection, Facts, Message, Question, Start, WireError};
 
 /// Largest file of own protections, in bytes.
@@ -113,7 +113,9 @@ impl Receiving {
         mut say: Say<'_>,
         monitor: &dyn Monitor,
     ) -> Result<Report, SessionError> {
-        let Some((root, _lock)) = self.root()? else { return self.run_missing(connection, say, monitor) };
+        let Some((root, _lock)) = self.root()? else {
+            return self.run_missing(connection, start.names, say, monitor);
+        };
         monitor.phase(Phase::Scan);
         let mut rules = start.rules.clone();
         // The initiator had them from here; should it have lost them, they hold all the same.
@@ -127,6 +129,7 @@ impl Receiving {
             boundaries: Arc::new(start.boundaries.clone()),
             checksum: start.checksum,
             presented: Arc::new(self.standby.as_ref().map(Standby::presented).unwrap_or_default()),
+            names: start.names,
         };
         let snapshot = Arc::new(scan_root(&view, source.is_some(), monitor)?);
         let problems = Arc::new(Problems::default());
@@ -206,13 +209,15 @@ impl Receiving {
     fn run_missing(
         &self,
         connection: &mut Connection,
+        names: NameKey,
         mut say: Say<'_>,
         monitor: &dyn Monitor,
     ) -> Result<Report, SessionError> {
         let problems = Problems::default();
         connection.outgoing.send(CONTROL, Message::Scanned { digest: [0; 16], entries: 0, protected: 0 })?;
-        let missing =
-            |questions: &[Question]| questions.iter().map(|q| vec![(answer_of_missing(q), false)]).collect();
+        let missing = |questions: &[Question]| {
+            questions.iter().map(|q| vec![(answer_of_missing(q, names), false)]).collect()
+        };
         let described = describe(connection, &problems, monitor, &missing)?;
         let Some((plan, entries_scanned)) = described else { return Ok(Report::default()) };
         ask(&mut say, &plan, monitor)?;
@@ -262,13 +267,13 @@ fn describe(
 }
 
 /// What a root that is about to be made would answer: it is there, and empty.
-fn answer_of_missing(question: &Question) -> Answer {
+fn answer_of_missing(question: &Question, names: NameKey) -> Answer {
     let mut entry = Entry::new(Kind::Directory);
     entry.mode = 0o700;
     (entry.uid, entry.gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     match question {
         Question::Lines(path) if path.is_root() => {
-            Answer::Lines(vec![Line::new(hash_name(b""), &[0; 16], None, None)])
+            Answer::Lines(vec![Line::new(names.hash(b""), &[0; 16], None, None)])
         }
         Question::Entries(path, _) if path.is_root() => {
             let name = Vec::new();

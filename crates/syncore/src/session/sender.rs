@@ -53,6 +53,7 @@ impl Sender {
             boundaries: Arc::new(start.boundaries),
             checksum: start.checksum,
             presented: Arc::default(),
+            names: start.names,
         };
         let snapshot = scan_root(&view, !start.delta, monitor)?;
         let problems = Problems::default();

@@ -3,15 +3,37 @@
 //! Why: two equal trees are recognised by comparing one digest, and unequal ones by descending only where
 //! digests differ. What can go wrong: a truncated hash that an attacker can collide. Directory digests and link
 //! keys are 128 bits of BLAKE3 (2^64 work for a collision, and a collision only hides a change in files that
-//! its maker owned anyway); the 64-bit name hash is an index, never proof of equality.
+//! its maker owned anyway); the 64-bit name hash is an index, never proof of equality. Two names of a directory with one
+//! hash cannot be told apart, so the hash has a key that nobody knows before the run.
+
+use std::hash::Hasher;
+
+use serde::{Deserialize, Serialize};
 
 use super::{Entry, RelPath};
 
 /// 128 bits of BLAKE3.
 pub type Digest = [u8; 16];
 
-/// The order of names within a directory digest, and the key of range splits: 64 bits of BLAKE3 of the name.
+/// The order of names within a directory digest, and the key of range splits: what a [`NameKey`] makes of a name.
 pub type NameHash = u64;
+
+/// The key of a run's name hashes. Who could foresee it could make two names that have one hash, and so keep a directory
+/// from ever being compared; should it happen by chance, the next run has another key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NameKey(pub [u64; 2]);
+
+impl NameKey {
+    /// The sort key of a name within its directory: its SipHash-2-4.
+    #[must_use]
+    pub fn hash(self, name: &[u8]) -> NameHash {
+        // Deprecated for hash maps only; the standard library has no other SipHash that takes a key.
+        #[expect(deprecated, reason = "see above")]
+        let mut hasher = std::hash::SipHasher::new_with_keys(self.0[0], self.0[1]);
+        hasher.write(name);
+        hasher.finish()
+    }
+}
 
 fn truncate(hash: &blake3::Hash) -> Digest {
     let mut digest = [0; 16];
@@ -19,12 +41,12 @@ fn truncate(hash: &blake3::Hash) -> Digest {
     digest
 }
 
-/// The sort key of a name within its directory.
+/// The digest of one name of which only the existence counts.
 #[must_use]
-pub fn hash_name(name: &[u8]) -> NameHash {
-    let mut key = [0; 8];
-    key.copy_from_slice(&blake3::hash(name).as_bytes()[..8]);
-    u64::from_be_bytes(key)
+pub fn digest_name(name: &[u8]) -> Digest {
+    let mut digest = truncate(&blake3::hash(name));
+    digest[0] ^= 0x5a;
+    digest
 }
 
 /// The digest of one name and its entry, without its link group and without what is below a directory.
@@ -102,5 +124,19 @@ impl DirectoryDigest {
             short.copy_from_slice(&digest[..8]);
             (*name, short)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_hashed_by_siphash_2_4_whatever_built_either_end() {
+        // The test vector of the paper: key 00 … 0f, input 00 … 0e.
+        let key = NameKey([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);
+        let name: Vec<u8> = (0..15).collect();
+        assert_eq!(key.hash(&name), 0xa129_ca61_49be_45e5);
+        assert_ne!(NameKey::default().hash(&name), key.hash(&name));
     }
 }

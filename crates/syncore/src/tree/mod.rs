@@ -8,7 +8,7 @@ mod entry;
 mod path;
 
 pub use digest::{
-    Digest, DirectoryDigest, NameHash, ShortLine, digest_entry, hash_name, link_key, path_hash,
+    Digest, DirectoryDigest, NameHash, NameKey, ShortLine, digest_entry, digest_name, link_key, path_hash,
 };
 pub use entry::{
     APPEND_FLAG, Attributes, Entry, IMMUTABLE_FLAG, INODE_FLAGS, Kind, LinkGroup, STATX_FLAGS, Timestamp,

@@ -30,6 +30,10 @@ const JUDGED_BYTES: u64 = 16 << 20;
 /// some six times as much as the lower.
 const SLOW_LINK: u32 = 8;
 
+/// How many times as long as compressing the writing has to take for the higher level to stay. Below that it is what
+/// everything waits for: the link is not slow, or a busy host let its peer wait and now waits for the compression.
+const STILL_SLOW: u32 = 1;
+
 /// Compresses the payloads of a direction's content, in the order in which they are sent.
 pub(super) struct StreamEncoder {
     encoder: Encoder<'static>,
@@ -37,9 +41,11 @@ pub(super) struct StreamEncoder {
     trial: Option<Trial>,
 }
 
-/// What is known of the link so far.
+/// What is known of the link since the level was last chosen.
 #[derive(Default)]
 struct Trial {
+    /// Whether the level is the higher one.
+    raised: bool,
     plain_bytes: u64,
     compressing: Duration,
     writing: Duration,
@@ -56,12 +62,7 @@ impl StreamEncoder {
     pub(super) fn compress(&mut self, plain: &[u8], into: &mut Vec<u8>) -> io::Result<()> {
         let started = Instant::now();
         if self.trial.as_ref().is_some_and(Trial::is_over) {
-            let slow = self.trial.take().is_some_and(|trial| trial.writing > trial.compressing * SLOW_LINK);
-            if slow {
-                // What is remembered is lost once; the decoder goes from one zstd frame to the next by itself.
-                drain(into, |output| self.encoder.finish(output, true))?;
-                self.encoder = encoder(SLOW_LINK_LEVEL)?;
-            }
+            self.judge(into)?;
         }
         let mut input = InBuffer::around(plain);
         while input.pos() < plain.len() {
@@ -74,6 +75,19 @@ impl StreamEncoder {
             trial.plain_bytes += plain.len() as u64;
             trial.compressing += started.elapsed();
         }
+        Ok(())
+    }
+
+    /// Raises the level where the link is slow, and lowers it for good where it is not, or not any more.
+    fn judge(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
+        let Some(Trial { raised, compressing, writing, .. }) = self.trial.take() else { return Ok(()) };
+        let raise = writing > compressing * if raised { STILL_SLOW } else { SLOW_LINK };
+        if raise != raised {
+            // What is remembered is lost; the decoder goes from one zstd frame to the next by itself.
+            drain(into, |output| self.encoder.finish(output, true))?;
+            self.encoder = encoder(if raise { SLOW_LINK_LEVEL } else { FAST_LEVEL })?;
+        }
+        self.trial = raise.then(|| Trial { raised: true, ..Trial::default() });
         Ok(())
     }
 
@@ -207,22 +221,24 @@ mod tests {
 
     #[test]
     fn a_slow_link_is_worth_more_work_and_a_fast_one_is_not() {
-        let last_bytes = |slow: bool| {
+        let last_bytes = |slow_until: u64| {
             let mut encoder = StreamEncoder::new(None).unwrap();
             let mut decoder = StreamDecoder::new().unwrap();
             let mut last = 0;
-            for number in 0..72 {
+            for number in 0..136 {
                 let plain = text(256 << 10, number + 1);
                 let mut packed = Vec::new();
                 encoder.compress(&plain, &mut packed).unwrap();
-                encoder.written(Duration::from_secs(if slow { 10 } else { 0 }));
+                encoder.written(Duration::from_secs(if number < slow_until { 10 } else { 0 }));
                 assert!(decoder.decompress(&packed, 1 << 20).unwrap() == plain);
                 last = packed.len();
             }
             last
         };
-        let (slow, fast) = (last_bytes(true), last_bytes(false));
+        let (slow, fast, recovered) = (last_bytes(u64::MAX), last_bytes(0), last_bytes(64));
         assert!(slow * 10 < fast * 9, "{slow} {fast}");
+        // A host that was busy for a while, or a link that was: the work is taken back.
+        assert!(slow * 10 < recovered * 9, "{slow} {recovered}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::plan::{Line, Listed, PlanId};
 use crate::problem::Problem;
 use crate::rules::Rule;
 use crate::scan::{Boundaries, Mount};
-use crate::tree::{Digest, Kind, RelPath, Timestamp, check_name};
+use crate::tree::{Digest, Kind, NameKey, RelPath, Timestamp, check_name};
 
 /// Which part the agent plays in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +73,8 @@ pub struct Start {
     pub in_place: bool,
     /// Whether the receiver offers signatures of what it has, instead of taking files whole.
     pub delta: bool,
+    /// The key of this run's name hashes.
+    pub names: NameKey,
 }
 
 /// What the sender asks of one directory on the standby.

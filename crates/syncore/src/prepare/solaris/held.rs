@@ -23,7 +23,7 @@ pub(super) fn plan(host: &Host<'_>, draft: &mut Draft<'_>, script: &mut Script) 
 }
 
 pub(super) fn hold(draft: &mut Draft<'_>, kind: &str, name: impl Into<String>, how: impl Into<String>) {
-    draft.held.push(Held { kind: kind.to_owned(), name: name.into(), how: how.into() });
+    draft.held.push(Held { kind: kind.to_owned(), name: name.into(), how: how.into(), undo: Vec::new() });
 }
 
 /// Makes comments of the lines of `path` that are not the system's; how many.

@@ -218,6 +218,7 @@ fn hold(lines: &mut Lines, row: &Row, device: &[u8], draft: &mut Draft<'_>) {
         kind: "data".into(),
         name: row.name(),
         how: format!("{} is not mounted at boot (no in {VFSTAB})", shown(device)),
+        undo: Vec::new(),
     });
 }
 
@@ -244,6 +245,7 @@ fn put_out_of_force(
         how: format!(
             "the line of {device} is a comment in {VFSTAB}: no volume manager runs until it is set up"
         ),
+        undo: Vec::new(),
     });
     Ok(())
 }
