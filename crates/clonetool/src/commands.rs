@@ -7,6 +7,7 @@ mod agent;
 mod clone;
 mod completions;
 mod explain;
+mod image;
 mod man;
 mod plan;
 mod profile;
@@ -37,6 +38,7 @@ pub(crate) enum Command {
     Plan(plan::PlanArguments),
     Verify(verify::VerifyArguments),
     Explain(explain::ExplainArguments),
+    Image(image::ImageArguments),
     Profile(profile::ProfileArguments),
     Agent(agent::AgentArguments),
     Completions(completions::CompletionsArguments),
@@ -52,6 +54,7 @@ impl Command {
             Self::Plan(arguments) => arguments.run(),
             Self::Verify(arguments) => arguments.run(),
             Self::Explain(arguments) => arguments.run(),
+            Self::Image(arguments) => arguments.run(),
             Self::Profile(arguments) => arguments.run(),
             Self::Agent(arguments) => arguments.run(),
             Self::Completions(arguments) => arguments.run(),
@@ -127,6 +130,23 @@ mod tests {
             &["verify", "/", "h:/"],
             &["verify", "--profile", "linux-daily", "--destination", "h:/"],
             &["explain", "linux-daily", "/etc/hostname"],
+            &["image", "create", "-x", "--exclude", "/srv/", "--level", "19", "--force", "/", "root.img"],
+            &[
+                "image",
+                "create",
+                "-e",
+                "ssh",
+                "-i",
+                "key",
+                "-p",
+                "22",
+                "--no-durable",
+                "root@h:/",
+                "root.img",
+            ],
+            &["image", "restore", "--progress", "root.img", "h:/a"],
+            &["image", "restore", "-", "/a"],
+            &["image", "list", "--files", "--json", "root.img"],
             &["profile", "list"],
             &["profile", "export", "linux-daily", "--rsync"],
             &["agent", "--root", "/", "--read-only"],
@@ -147,6 +167,8 @@ mod tests {
             &["verify", "--profile", "p", "/", "/a"],
             &["verify", "--source", "/", "/", "/a"],
             &["sync"],
+            &["image", "create", "--level", "0", "/", "root.img"],
+            &["image", "restore", "root.img"],
         ];
         for arguments in refused {
             let parsed = Arguments::try_parse_from([&["clonetool"], *arguments].concat());
