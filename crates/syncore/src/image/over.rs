@@ -633,3 +633,7 @@ impl Write for Framed<'_> {
         locked(self.0).0.flush()
     }
 }
+
+#[cfg(test)]
+#[path = "over_tests.rs"]
+mod tests;
