@@ -6,8 +6,15 @@ use std::path::Path;
 
 use crate::common::clonetool;
 
-const DOCUMENTS: [&str; 6] =
-    ["README.md", "SECURITY.md", "CHANGELOG.md", "doc/design.md", "doc/format.md", "doc/protocol.md"];
+const DOCUMENTS: [&str; 7] = [
+    "README.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "doc/design.md",
+    "doc/format.md",
+    "doc/image.md",
+    "doc/protocol.md",
+];
 
 fn document(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name);
@@ -39,8 +46,9 @@ fn every_command_and_option_in_the_documents_is_the_programs() {
     let mut options = 0;
     for name in DOCUMENTS {
         for call in calls(&document(name)) {
-            // Of `profile` the next word is a command, too.
-            let commands = if call[0] == "profile" { 2.min(call.len()) } else { 1 };
+            // Of these the next word is a command, too.
+            let nested = matches!(&call[0][..], "profile" | "image");
+            let commands = if nested { 2.min(call.len()) } else { 1 };
             let help = ["help"].into_iter().chain(call[..commands].iter().map(String::as_str));
             let help = clonetool(help).expect_code(0);
             for option in call.iter().filter(|word| word.starts_with('-')) {

@@ -1,7 +1,7 @@
 //! The program as its users run it: against real trees, real filesystems and a real sshd.
 //!
 //! These tests need root and, besides a Rust toolchain, the packages `acl attr btrfs-progs debootstrap e2fsprogs
-//! libcap2-bin openssh-client openssh-server rsync strace util-linux`. `CLONETOOL_SKIP_LOG=FILE` collects the names of
+//! libcap2-bin openssh-client openssh-server rsync strace tar util-linux zstd`. `CLONETOOL_SKIP_LOG=FILE` collects the names of
 //! the tests that could not run; `CLONETOOL_KEEP=1` keeps the work directories.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
@@ -11,6 +11,7 @@ mod cli;
 mod docs;
 mod fidelity;
 mod harness;
+mod image;
 mod mounts;
 mod prepare_root;
 mod profiles;

@@ -7,6 +7,7 @@ mod agent;
 mod clone;
 mod completions;
 mod explain;
+mod image;
 mod man;
 mod plan;
 mod prepare_root;
@@ -39,6 +40,7 @@ pub(crate) enum Command {
     Verify(verify::VerifyArguments),
     Explain(explain::ExplainArguments),
     PrepareRoot(prepare_root::PrepareRootArguments),
+    Image(image::ImageArguments),
     Profile(profile::ProfileArguments),
     Agent(agent::AgentArguments),
     Completions(completions::CompletionsArguments),
@@ -55,6 +57,7 @@ impl Command {
             Self::Verify(arguments) => arguments.run(),
             Self::Explain(arguments) => arguments.run(),
             Self::PrepareRoot(arguments) => return arguments.run(),
+            Self::Image(arguments) => arguments.run(),
             Self::Profile(arguments) => arguments.run(),
             Self::Agent(arguments) => arguments.run(),
             Self::Completions(arguments) => arguments.run(),
@@ -163,6 +166,23 @@ mod tests {
                 "--bootloader",
                 "none",
             ],
+            &["image", "create", "-x", "--exclude", "/srv/", "--level", "19", "--force", "/", "root.img"],
+            &[
+                "image",
+                "create",
+                "-e",
+                "ssh",
+                "-i",
+                "key",
+                "-p",
+                "22",
+                "--no-durable",
+                "root@h:/",
+                "root.img",
+            ],
+            &["image", "restore", "--progress", "root.img", "h:/a"],
+            &["image", "restore", "-", "/a"],
+            &["image", "list", "--files", "--json", "root.img"],
             &["profile", "list"],
             &["profile", "export", "linux-daily", "--rsync"],
             &["agent", "--root", "/", "--read-only"],
@@ -186,6 +206,8 @@ mod tests {
             &["verify", "--profile", "p", "/", "/a"],
             &["verify", "--source", "/", "/", "/a"],
             &["sync"],
+            &["image", "create", "--level", "0", "/", "root.img"],
+            &["image", "restore", "root.img"],
         ];
         for arguments in refused {
             let parsed = Arguments::try_parse_from([&["clonetool"], *arguments].concat());

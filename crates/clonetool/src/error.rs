@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 
+use syncore::image::ImageError;
 use syncore::prepare::PrepareError;
 use syncore::profile::ProfileError;
 use syncore::rules::RuleError;
@@ -199,6 +200,29 @@ impl From<PrepareError> for CommandError {
     }
 }
 
+impl From<ImageError> for CommandError {
+    fn from(error: ImageError) -> Self {
+        let text = error.to_string();
+        match error {
+            ImageError::Session(session) => session.into(),
+            ImageError::Exists { .. } => {
+                Self::new(Kind::Refused, text).hint("name another file, or replace it with --force")
+            }
+            ImageError::WithinSource { .. } => Self::new(Kind::Refused, text)
+                .hint("write it elsewhere, exclude it, or stay on one filesystem with --one-file-system"),
+            ImageError::NotEmpty { .. } => Self::new(Kind::Refused, text)
+                .hint("restore to an empty directory or a new filesystem; nothing was changed"),
+            ImageError::NoImage { .. } | ImageError::Damaged { .. } => {
+                Self::failed(text).hint("nothing was changed; use another copy of the image")
+            }
+            ImageError::Incomplete { .. } => Self::failed(text)
+                .hint("do not use what is there; empty it and restore again from a good copy"),
+            // The file and the reason say what to do.
+            _ => Self::failed(text),
+        }
+    }
+}
+
 impl From<RuleError> for CommandError {
     fn from(error: RuleError) -> Self {
         let text = match &error {
@@ -341,6 +365,24 @@ mod tests {
         ];
         for (error, code, text) in table {
             assert_eq!(shown(error), (code, text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn every_error_of_an_image_has_its_code_and_its_next_step() {
+        let table: [(ImageError, u8, &str); 7] = [
+            (ImageError::Exists { path: "/a.img".into() }, 3, "with --force"),
+            (ImageError::WithinSource { path: "/a.img".into(), root: "/".into() }, 3, "exclude it"),
+            (ImageError::NotEmpty { path: "/a".into(), name: "/etc".into() }, 3, "it holds /etc"),
+            (ImageError::NoImage { reason: "x".into() }, 1, "nothing was changed"),
+            (ImageError::Damaged { reason: "x".into() }, 1, "nothing was changed"),
+            (ImageError::Incomplete { reason: "x".into() }, 1, "do not use what is there"),
+            (SessionError::Busy("/a".into()).into(), 75, "when it has ended"),
+        ];
+        for (error, code, hint) in table {
+            let (found, text) = shown(error);
+            assert_eq!(found, code, "{text}");
+            assert!(text.contains(hint), "{text}");
         }
     }
 

@@ -6,10 +6,10 @@
 //! the run is asked to stop in good order).
 
 pub(crate) mod json;
-mod log;
+pub(crate) mod log;
 pub(crate) mod preparation;
 mod progress;
-mod summary;
+pub(crate) mod summary;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,8 +69,13 @@ impl Ui {
 
     /// Says in the log what begins.
     pub(crate) fn started(&self, job: &Job) {
+        self.started_from(&place(&job.source), &place(&job.destination));
+    }
+
+    /// Says in the log what begins; both ends are escaped.
+    pub(crate) fn started_from(&self, source: &str, destination: &str) {
         if let Some(log) = &self.log {
-            log.line(&format!("start: {} to {}", place(&job.source), place(&job.destination)));
+            log.line(&format!("start: {source} to {destination}"));
         }
     }
 
@@ -96,22 +101,42 @@ impl Ui {
 
     /// Prints problems and the summary of a run that came to its end.
     pub(crate) fn finished(&self, outcome: Outcome, options: &Options, report: &Report) {
-        self.progress.clear();
-        self.show_problems(&report.problems);
         let elapsed = self.started.elapsed();
         let text = summary::lines(outcome, options, report, elapsed);
+        let summary = json::summary(outcome, report, elapsed);
+        self.concluded(outcome, &report.problems, &text, &summary);
+    }
+
+    /// How long ago the command began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Prints problems and how it ended, in every form that was asked for; the last line of `text` is the verdict.
+    pub(crate) fn concluded(
+        &self,
+        outcome: Outcome,
+        problems: &[Problem],
+        text: &[String],
+        summary: &serde_json::Value,
+    ) {
+        self.progress.clear();
+        self.show_problems(problems);
         self.print(|out| {
             if self.json {
-                report.problems.iter().try_for_each(|problem| writeln!(out, "{}", json::problem(problem)))?;
-                writeln!(out, "{}", json::summary(outcome, report, elapsed))?;
+                problems.iter().try_for_each(|problem| writeln!(out, "{}", json::problem(problem)))?;
+                writeln!(out, "{summary}")?;
             } else if self.summary {
                 text.iter().try_for_each(|line| writeln!(out, "{line}"))?;
             }
             Ok(())
         });
         // Where the summary is not shown, a run with problems still says in one line why it is not well.
-        if outcome == Outcome::Problems && !self.summary {
-            complain(&format!("clonetool: {}", summary::verdict(outcome, options, report)));
+        if outcome == Outcome::Problems
+            && !self.summary
+            && let Some(verdict) = text.last()
+        {
+            complain(&format!("clonetool: {verdict}"));
         }
         if let Some(log) = &self.log {
             text.iter().for_each(|line| log.line(line));
@@ -267,7 +292,8 @@ fn itemized(item: &Item) -> String {
     }
 }
 
-fn place(location: &Location) -> String {
+/// An end of a run for people.
+pub(crate) fn place(location: &Location) -> String {
     let path = |path: &std::path::Path| escape(path.as_os_str().as_encoded_bytes());
     match location {
         Location::Local(root) => path(root),

@@ -55,6 +55,7 @@
 //! | [`wire`] | messages, frames, limits, and the transports that carry them |
 //! | [`apply`] | staging, renaming, metadata, links, deletions, flushing |
 //! | [`session`] | the two ends of a run, and the function that conducts it |
+//! | [`image`] | a tree at one moment in one file, and back |
 //!
 //! # What the library does not do
 //!
@@ -69,6 +70,7 @@
 
 pub mod apply;
 pub mod delta;
+pub mod image;
 pub mod monitor;
 pub mod plan;
 pub mod prepare;

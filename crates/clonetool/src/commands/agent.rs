@@ -1,11 +1,13 @@
 //! `clonetool agent`.
 
 use std::fs::File;
-use std::io::{stdin, stdout};
+use std::io::{self, stdin, stdout};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use clap::Args;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use syncore::image::{self, Peer};
 use syncore::monitor::Monitor;
 use syncore::session::{self, AgentLimits};
 
@@ -29,6 +31,9 @@ pub(crate) struct AgentArguments {
     read_only: bool,
 }
 
+/// How long the other end may take to say what it wants.
+const FIRST_WORD_SECONDS: i64 = 30;
+
 /// The other end watches and reports; here only the signals are of interest.
 struct Watch;
 
@@ -48,7 +53,18 @@ impl AgentArguments {
         let (reader, writer) = reader
             .and_then(|reader| Ok((reader, writer?)))
             .map_err(|e| CommandError::failed(format!("cannot use standard input and output: {e}")))?;
-        session::serve(Box::new(reader), Box::new(writer), &limits, &Watch)?;
+        let failed = |e: io::Error| CommandError::failed(format!("cannot read standard input: {e}"));
+        // Who says nothing at all is left to the deadline of a run.
+        let deadline = Timespec { tv_sec: FIRST_WORD_SECONDS, tv_nsec: 0 };
+        let heard = poll(&mut [PollFd::new(&reader, PollFlags::IN)], Some(&deadline));
+        let peer = match heard.map_err(|e| failed(e.into()))? {
+            0 => Peer::Run(Box::new(reader)),
+            _ => image::sniff(Box::new(reader)).map_err(failed)?,
+        };
+        match peer {
+            Peer::Image(reader) => image::serve(reader, Box::new(writer), &limits, &Watch)?,
+            Peer::Run(reader) => session::serve(reader, Box::new(writer), &limits, &Watch)?,
+        }
         Ok(Outcome::Done)
     }
 }

@@ -7,14 +7,16 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use syncore::image::{Contents, Done};
 use syncore::monitor::Phase;
 use syncore::plan::{Change, Item};
 use syncore::problem::Problem;
 use syncore::profile::Row;
 use syncore::rules::{Decision, Rule, Scope};
 use syncore::session::Report;
-use syncore::tree::{Attributes, RelPath, escape};
+use syncore::tree::{Attributes, Entry, Kind, RelPath, escape};
 
+use super::log::utc;
 use super::progress;
 use crate::error::CommandError;
 use crate::run::Outcome;
@@ -72,7 +74,7 @@ pub(super) fn planned(changes: u64, content_bytes: u64) -> Value {
 }
 
 /// The last line of a run that came to its end.
-pub(super) fn summary(outcome: Outcome, report: &Report, elapsed: Duration) -> Value {
+pub(crate) fn summary(outcome: Outcome, report: &Report, elapsed: Duration) -> Value {
     json!({
         "type": "summary",
         "outcome": outcome.word(),
@@ -93,6 +95,55 @@ pub(super) fn summary(outcome: Outcome, report: &Report, elapsed: Duration) -> V
         "elapsed_seconds": elapsed.as_secs_f64(),
         "problems": report.problems.len(),
     })
+}
+
+/// What is in an image, for the fields of a summary.
+pub(crate) fn image(done: &Done) -> Value {
+    let Contents { about, entries, content_bytes, digest, torn } = &done.contents;
+    json!({
+        "host": about.host,
+        "root": about.root,
+        "made_seconds": about.created_seconds,
+        "made": utc(about.created_seconds),
+        "program": about.program,
+        "system": about.system,
+        "machine": about.machine,
+        "one_file_system": about.one_file_system,
+        "rules": about.rules,
+        "entries": entries,
+        "image_content_bytes": content_bytes,
+        "image_bytes": done.file_bytes,
+        "digest": hex(digest),
+        "torn": torn.len(),
+        "sockets": done.sockets,
+    })
+}
+
+/// An entry of an image.
+pub(crate) fn entry(path: &RelPath, entry: &Entry, link_to: Option<&RelPath>) -> Value {
+    let mut event = json!({
+        "type": "entry",
+        "kind": if link_to.is_some() { "hard link" } else { entry.kind.word() },
+        "mode": format!("{:04o}", entry.mode),
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "size_bytes": entry.size_bytes,
+        "mtime_seconds": entry.mtime.seconds,
+        "mtime_nanoseconds": entry.mtime.nanoseconds,
+    });
+    add_path(&mut event, "path", path);
+    if let Some(leader) = link_to {
+        add_path(&mut event, "link_to", leader);
+    }
+    if entry.kind == Kind::Symlink {
+        event["target"] = json!(escape(&entry.target));
+    }
+    event
+}
+
+/// A digest for people and scripts.
+pub(crate) fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The last line of a run that failed: the same fields, and why. What was counted before the failure is not known
@@ -221,8 +272,6 @@ fn attribute_words(attributes: Attributes) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use syncore::tree::{Entry, Kind};
-
     use super::*;
 
     #[test]

@@ -54,7 +54,7 @@ impl Log {
 }
 
 /// Seconds since the epoch as RFC 3339 in UTC; the days-to-date steps of Howard Hinnant's `civil_from_days`.
-fn utc(seconds: u64) -> String {
+pub(crate) fn utc(seconds: u64) -> String {
     let (days, time) = (seconds / 86_400, seconds % 86_400);
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);

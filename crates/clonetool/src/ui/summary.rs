@@ -65,7 +65,7 @@ fn changes(outcome: Outcome, totals: Totals) -> String {
 }
 
 /// The one line that counts.
-pub(super) fn verdict(outcome: Outcome, options: &Options, report: &Report) -> String {
+fn verdict(outcome: Outcome, options: &Options, report: &Report) -> String {
     let compared = if options.checksum { "content and metadata" } else { "metadata" };
     let problems = match report.problems.len() {
         1 => "1 problem".to_owned(),
@@ -91,7 +91,7 @@ pub(super) fn verdict(outcome: Outcome, options: &Options, report: &Report) -> S
     }
 }
 
-fn seconds(elapsed: Duration) -> String {
+pub(crate) fn seconds(elapsed: Duration) -> String {
     let whole = elapsed.as_secs();
     match whole {
         0..60 => format!("{:.1} s", elapsed.as_secs_f64()),

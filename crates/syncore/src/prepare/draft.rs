@@ -67,10 +67,6 @@ impl<'a> Draft<'a> {
         self.edits.into_iter().filter(changes).collect()
     }
 
-    pub(crate) fn edits(&self) -> &[Edit] {
-        &self.edits
-    }
-
     /// The tree as it is, without the draft.
     pub(crate) fn inside(&self) -> &'a Inside {
         self.inside

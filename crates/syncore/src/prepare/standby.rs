@@ -169,10 +169,9 @@ impl Standby {
     /// What the root lies on, as far as that can be told: the tools find their devices by it.
     fn target(&self) -> Target {
         let root = self.inside.root();
-        let path = root.canonical_path().map_or_else(
-            |_| root.path().to_owned(),
-            |path| std::ffi::OsString::from_vec(path).into(),
-        );
+        let path = root
+            .canonical_path()
+            .map_or_else(|_| root.path().to_owned(), |path| std::ffi::OsString::from_vec(path).into());
         Target::detect(&path, &[]).unwrap_or_else(|_| Target {
             architecture: rustix::system::uname().machine().to_string_lossy().into_owned(),
             ..Target::default()

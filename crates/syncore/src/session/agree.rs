@@ -189,7 +189,7 @@ fn check_inside(
 }
 
 /// Whether a walk under these rules and boundaries comes to the directory `path`.
-fn reaches(rules: &RuleSet, boundaries: &Boundaries, path: &RelPath) -> bool {
+pub(crate) fn reaches(rules: &RuleSet, boundaries: &Boundaries, path: &RelPath) -> bool {
     let mut at = RelPath::root();
     let (mut cursor, _) = rules.root();
     for name in path.components() {

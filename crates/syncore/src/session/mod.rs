@@ -36,7 +36,9 @@ use crate::wire::{
     CONTROL, Compression, Connection, Facts, Failure, Message, Open, Part, Remote, WireError, connect,
 };
 
+pub(crate) use agree::{open_root, reaches};
 pub use job::{AgentLimits, Approval, Job, Location, Options, Report, SessionError};
+pub(crate) use receiver::lock_root;
 
 /// Runs `job` to its end and says what was done.
 ///
@@ -288,7 +290,7 @@ fn no_root(path: &Path, error: &std::io::Error) -> SessionError {
 
 /// Turns a path outside the agent's root away, before it is opened. Who may write below that root can make the resolved
 /// path another one until then; [`check_confined`] looks at what was opened.
-fn confine(path: &Path, limit: Option<&Root>) -> Result<PathBuf, SessionError> {
+pub(crate) fn confine(path: &Path, limit: Option<&Root>) -> Result<PathBuf, SessionError> {
     let Some(limit) = limit else { return Ok(path.to_owned()) };
     let resolve = |path: &Path| path.canonicalize().map_err(|error| no_root(path, &error));
     // A destination that is not there yet is where its parent is.
@@ -302,7 +304,7 @@ fn confine(path: &Path, limit: Option<&Root>) -> Result<PathBuf, SessionError> {
 
 /// Refuses a root that is not the agent's or below it. `opened` is where the kernel says that the held descriptor is, so
 /// no link that was changed while it was opened can hide where it led.
-fn check_confined(opened: &[u8], limit: Option<&Root>) -> Result<(), SessionError> {
+pub(crate) fn check_confined(opened: &[u8], limit: Option<&Root>) -> Result<(), SessionError> {
     let Some(limit) = limit else { return Ok(()) };
     // Without /proc neither is known, and nothing is served.
     let allowed = limit.canonical_path().unwrap_or_default();

@@ -319,7 +319,7 @@ fn own_rules(root: &Root) -> Result<Vec<Rule>, SessionError> {
 
 /// Takes the exclusive lock of a standby root (flock(2) on the directory itself, so nothing is created); it is held as
 /// long as the descriptor.
-fn lock_root(root: &Root) -> Result<OwnedFd, SessionError> {
+pub(crate) fn lock_root(root: &Root) -> Result<OwnedFd, SessionError> {
     let path = crate::tree::escape(root.path().as_os_str().as_encoded_bytes());
     let fatal = |error: rustix::io::Errno| SessionError::Fatal {
         operation: "lock the standby root",

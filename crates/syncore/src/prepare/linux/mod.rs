@@ -4,10 +4,10 @@
 //! the boot loader that names it. What can go wrong: a file that one distribution has and another has not; each planner
 //! looks before it edits.
 
+mod agents;
 mod boot;
 mod cmdline;
 mod devices;
-mod agents;
 mod distribution;
 mod entries;
 mod fstab;
@@ -15,8 +15,8 @@ mod held;
 mod hostkeys;
 mod identity;
 mod names;
-mod storage;
 mod network;
+mod storage;
 #[cfg(test)]
 pub(super) mod testing;
 mod units;
