@@ -67,6 +67,11 @@ impl<'a> Draft<'a> {
         self.edits.into_iter().filter(changes).collect()
     }
 
+    #[cfg(test)]
+    pub(crate) fn edits(&self) -> &[Edit] {
+        &self.edits
+    }
+
     /// The tree as it is, without the draft.
     pub(crate) fn inside(&self) -> &'a Inside {
         self.inside
