@@ -52,6 +52,33 @@ fn every_phony_tree_comes_out_as_is_written_beside_it() {
     assert!(failures.is_empty(), "{failures}");
 }
 
+#[test]
+fn a_second_preparation_keeps_the_keys_that_the_standby_made_and_no_others() {
+    if !rustix::process::geteuid().is_root() {
+        let name = "a_second_preparation_keeps_the_keys_that_the_standby_made_and_no_others";
+        return skip(name, "only root can lay out a tree with owners");
+    }
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/prepare/solaris-8-svm");
+    let mut case = Case::read(&directory.join("case.toml"));
+    let temp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let root = temp.path().join("root");
+    Tree::read(&directory.join("before"), &directory.join("before.txt")).lay_out(&root);
+    let key = root.join("etc/ssh/ssh_host_rsa_key");
+    let production = std::fs::read(&key).unwrap();
+    plan(&root, &case.target, &case.options).unwrap().carry_out(&Silent).unwrap();
+    assert!(!key.exists());
+    case.options.again = true;
+    let edits = || {
+        let again = plan(&root, &case.target, &case.options).unwrap();
+        again.report().edits.iter().map(syncore::prepare::Edit::diff).collect::<Vec<_>>()
+    };
+    // finish.sh made one; then somebody copied production's again.
+    std::fs::write(&key, "the standby's\n").unwrap();
+    assert_eq!(edits(), [""; 0]);
+    std::fs::write(&key, production).unwrap();
+    assert_eq!(edits(), ["remove /etc/ssh/ssh_host_rsa_key\n"]);
+}
+
 /// The directories of all cases, or of those that are asked for.
 fn cases() -> Vec<PathBuf> {
     let wanted = std::env::var("PREPARE_CASE").unwrap_or_default();

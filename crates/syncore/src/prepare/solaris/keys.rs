@@ -68,6 +68,8 @@ pub(super) fn plan(
             }
         }
     }
+    // Where they really are: that is what the journal has, and so a second preparation finds the same ones.
+    let keys = keys.iter().map(|path| place(path, draft)).collect::<Result<BTreeSet<_>, _>>()?;
     let private: Vec<&String> = keys.iter().filter(|path| !path.ends_with(".pub")).collect();
     for path in private {
         if path.ends_with("-cert") || path.contains("_revoked") {
@@ -104,6 +106,13 @@ fn configured(content: &[u8]) -> Vec<String> {
         }
     }
     paths
+}
+
+/// A path without links in the directories before its name.
+fn place(path: &str, draft: &Draft<'_>) -> Result<String, PrepareError> {
+    let wanted = parse(path)?;
+    let place = draft.inside().place(&wanted).map_err(|error| PrepareError::read(&wanted, error))?;
+    Ok(place.to_string())
 }
 
 /// Removes a key, and what it leads to if it is a link, unless it is the standby's by now.

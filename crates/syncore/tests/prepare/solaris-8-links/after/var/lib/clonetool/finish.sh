@@ -59,6 +59,7 @@ key() {
     fi
 }
 key rsa '/etc/ssh/ssh_host_rsa_key' '/usr/bin/ssh-keygen'
+key dsa '/keys/etc/ssh_host_dsa_key' '/usr/bin/ssh-keygen'
 
 # The boot loader, on the slice that holds the root.
 if [ -z "$DISKS" ]; then
