@@ -200,7 +200,9 @@ fn route(
     setting: Option<&AddressSetting>,
     draft: &mut Draft<'_>,
 ) -> Result<(), PrepareError> {
-    let Some(line) = setting.and_then(|setting| default_route(style, interface, setting)) else { return Ok(()) };
+    let Some(line) = setting.and_then(|setting| default_route(style, interface, setting)) else {
+        return Ok(());
+    };
     let path = format!("{}/ifroute-{interface}", style.directory());
     draft.write(&path, line, Class::A, "the standby's route")
 }
