@@ -11,6 +11,7 @@ mod cli;
 mod docs;
 mod fidelity;
 mod harness;
+mod hold;
 mod mounts;
 mod profiles;
 mod props;

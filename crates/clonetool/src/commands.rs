@@ -7,6 +7,7 @@ mod agent;
 mod clone;
 mod completions;
 mod explain;
+mod hold;
 mod man;
 mod plan;
 mod prepare_root;
@@ -38,6 +39,7 @@ pub(crate) enum Command {
     Plan(plan::PlanArguments),
     Verify(verify::VerifyArguments),
     Explain(explain::ExplainArguments),
+    Hold(hold::HoldArguments),
     PrepareRoot(prepare_root::PrepareRootArguments),
     Profile(profile::ProfileArguments),
     Agent(agent::AgentArguments),
@@ -54,6 +56,7 @@ impl Command {
             Self::Plan(arguments) => arguments.run(),
             Self::Verify(arguments) => arguments.run(),
             Self::Explain(arguments) => arguments.run(),
+            Self::Hold(arguments) => arguments.run(),
             Self::PrepareRoot(arguments) => return arguments.run(),
             Self::Profile(arguments) => arguments.run(),
             Self::Agent(arguments) => arguments.run(),
@@ -131,6 +134,10 @@ mod tests {
             &["verify", "/", "h:/"],
             &["verify", "--profile", "linux-daily", "--destination", "h:/"],
             &["explain", "linux-daily", "/etc/hostname"],
+            &["hold", "list"],
+            &["hold", "list", "/a", "--json"],
+            &["hold", "release", "/etc/cron.d/pay", "pay.timer"],
+            &["hold", "release", "--all", "--root", "/a", "--json"],
             &[
                 "prepare-root",
                 "/a",
@@ -186,6 +193,8 @@ mod tests {
             &["verify", "--profile", "p", "/", "/a"],
             &["verify", "--source", "/", "/", "/a"],
             &["sync"],
+            &["hold", "release"],
+            &["hold", "release", "--all", "pay.timer"],
         ];
         for arguments in refused {
             let parsed = Arguments::try_parse_from([&["clonetool"], *arguments].concat());

@@ -119,6 +119,7 @@ pub(crate) fn events(report: &Report, dry_run: bool) -> Vec<Value> {
             EditChange::Remove => "remove",
             EditChange::Clear => "clear",
             EditChange::Rename { .. } => "rename",
+            EditChange::Hold { .. } => "hold",
         };
         events.push(json!({
             "type": "edit", "path": edit.path.to_string(), "class": edit.class.to_string(),
