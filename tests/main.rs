@@ -12,6 +12,7 @@ mod docs;
 mod fidelity;
 mod harness;
 mod image;
+mod hold;
 mod mounts;
 mod prepare_root;
 mod profiles;

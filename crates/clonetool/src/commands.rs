@@ -8,6 +8,7 @@ mod clone;
 mod completions;
 mod explain;
 mod image;
+mod hold;
 mod man;
 mod plan;
 mod prepare_root;
@@ -39,6 +40,7 @@ pub(crate) enum Command {
     Plan(plan::PlanArguments),
     Verify(verify::VerifyArguments),
     Explain(explain::ExplainArguments),
+    Hold(hold::HoldArguments),
     PrepareRoot(prepare_root::PrepareRootArguments),
     Image(image::ImageArguments),
     Profile(profile::ProfileArguments),
@@ -56,6 +58,7 @@ impl Command {
             Self::Plan(arguments) => arguments.run(),
             Self::Verify(arguments) => arguments.run(),
             Self::Explain(arguments) => arguments.run(),
+            Self::Hold(arguments) => arguments.run(),
             Self::PrepareRoot(arguments) => return arguments.run(),
             Self::Image(arguments) => arguments.run(),
             Self::Profile(arguments) => arguments.run(),
@@ -134,6 +137,10 @@ mod tests {
             &["verify", "/", "h:/"],
             &["verify", "--profile", "linux-daily", "--destination", "h:/"],
             &["explain", "linux-daily", "/etc/hostname"],
+            &["hold", "list"],
+            &["hold", "list", "/a", "--json"],
+            &["hold", "release", "/etc/cron.d/pay", "pay.timer"],
+            &["hold", "release", "--all", "--root", "/a", "--json"],
             &[
                 "prepare-root",
                 "/a",
@@ -208,6 +215,8 @@ mod tests {
             &["sync"],
             &["image", "create", "--level", "0", "/", "root.img"],
             &["image", "restore", "root.img"],
+            &["hold", "release"],
+            &["hold", "release", "--all", "pay.timer"],
         ];
         for arguments in refused {
             let parsed = Arguments::try_parse_from([&["clonetool"], *arguments].concat());

@@ -99,7 +99,9 @@ fn report(released: &Released) -> String {
         let _ = writeln!(text, "still held {}: {}", escape(held.name.as_bytes()), harmless(reason));
     }
     if units {
-        text.push_str("units start at the next boot; now: systemctl daemon-reload, then systemctl start UNIT\n");
+        text.push_str(
+            "units start at the next boot; now: systemctl daemon-reload, then systemctl start UNIT\n",
+        );
     }
     if text.is_empty() {
         text.push_str("nothing is held\n");

@@ -9,6 +9,7 @@ mod ifcfg;
 mod ifupdown;
 mod ini;
 mod keyfile;
+mod netplan;
 mod networkd;
 
 use std::net::IpAddr;
@@ -112,7 +113,7 @@ pub(super) fn plan(task: &Task<'_>, family: Family, draft: &mut Draft<'_>) -> Re
     });
     let native = native(family, draft)?;
     if native == Native::Netplan {
-        netplan(&mut own, draft)?;
+        netplan::plan(&mut own, draft)?;
     }
     ifupdown::plan(&mut own, native == Native::IfUpDown, draft)?;
     for style in [Style::RedHat, Style::Suse] {
@@ -135,6 +136,7 @@ pub(super) fn plan(task: &Task<'_>, family: Family, draft: &mut Draft<'_>) -> Re
     }
     draft.source_addresses.clone_from(&own.source);
     leftovers(draft)?;
+    initramfs(&own, draft)?;
     Ok(own)
 }
 
@@ -169,53 +171,6 @@ fn native(family: Family, draft: &Draft<'_>) -> Result<Native, PrepareError> {
     })
 }
 
-/// netplan(5): its files are taken away, and one of the standby's is written. What is not an address in them (bonds,
-/// bridges, VLANs) goes, too, and that is said: YAML that somebody wrote by hand is not edited by guessing.
-fn netplan(own: &mut Own, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
-    const FILE: &str = "/etc/netplan/60-clonetool.yaml";
-    let (mut renderer, mut devices) = (String::new(), false);
-    for name in draft.list("/etc/netplan")?.into_iter().filter(|name| name.ends_with(".yaml")) {
-        let path = format!("/etc/netplan/{name}");
-        let text = draft.text(&path)?.unwrap_or_default();
-        // Addresses stand in lists, on lines of their own.
-        own.learn(text.replace("- ", "addr ").as_bytes());
-        if let Some(line) = text.lines().find(|line| line.trim_start().starts_with("renderer:")) {
-            renderer = format!("  {}\n", line.trim());
-        }
-        devices |= ["bonds:", "bridges:", "vlans:", "tunnels:"].iter().any(|word| text.contains(word));
-        if path != FILE {
-            draft.remove(&path, Class::A, "addresses of production's")?;
-        }
-    }
-    let mut content = format!("network:\n  version: 2\n{renderer}");
-    if !own.addresses.is_empty() {
-        content.push_str("  ethernets:\n");
-    }
-    for address in &own.addresses {
-        content.push_str(&format!("    {}:\n", address.interface));
-        match address.setting {
-            AddressSetting::Dhcp => content.push_str("      dhcp4: true\n"),
-            AddressSetting::Static { address, prefix_bits, gateway } => {
-                content.push_str(&format!("      addresses: [\"{address}/{prefix_bits}\"]\n"));
-                if let Some(gateway) = gateway {
-                    let every = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
-                    content.push_str(&format!(
-                        "      routes:\n      - to: \"{every}\"\n        via: \"{gateway}\"\n"
-                    ));
-                }
-            }
-        }
-    }
-    if devices {
-        let message =
-            format!("bonds, bridges, VLANs or tunnels of netplan are not carried over: write them to {FILE}");
-        let weighs =
-            if own.addresses.is_empty() { Finding::note(message) } else { Finding::pending(message) };
-        draft.find(weighs);
-    }
-    draft.write_with_mode(FILE, content, 0o600, Class::A, "the standby's addresses in place of production's")
-}
-
 /// Without an address nothing becomes ready, and waiting for it is a failed unit and two minutes.
 fn wait_for_nothing(draft: &mut Draft<'_>) -> Result<(), PrepareError> {
     for unit in [
@@ -226,6 +181,33 @@ fn wait_for_nothing(draft: &mut Draft<'_>) -> Result<(), PrepareError> {
         let enabled = format!("/etc/systemd/system/network-online.target.wants/{unit}");
         if draft.own_entry(&enabled)?.is_some() {
             units::hold(unit, draft)?;
+        }
+    }
+    Ok(())
+}
+
+/// An initramfs may come up with an address of its own, to be unlocked from afar; it would be production's.
+fn initramfs(own: &Own, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
+    const TOOLS: &str = "/etc/initramfs-tools";
+    let mut files = vec![format!("{TOOLS}/initramfs.conf")];
+    files.extend(draft.list(&format!("{TOOLS}/conf.d"))?.iter().map(|name| format!("{TOOLS}/conf.d/{name}")));
+    for file in files {
+        super::identity::edit_values(draft, &file, &["IP"], "production's address", Class::B, |value| {
+            let asks = matches!(value.trim_ascii(), b"" | b"off" | b"none" | b"dhcp" | b"any" | b"on");
+            if asks { value.to_vec() } else { b"off".to_vec() }
+        })?;
+    }
+    for directory in ["/etc/cmdline.d", "/etc/dracut.conf.d"] {
+        for name in draft.list(directory)? {
+            let path = format!("{directory}/{name}");
+            let text = draft.text(&path)?.unwrap_or_default();
+            let mut words = text.split(|c: char| !(c.is_ascii_hexdigit() || matches!(c, '.' | ':')));
+            let mut parts = text.split(|c: char| !(c.is_ascii_digit() || c == '.'));
+            if words.any(|word| own.is_sources(word)) || parts.any(|part| own.is_sources(part)) {
+                let message =
+                    format!("{path} gives the initramfs production's address: change it, and build it again");
+                draft.find(Finding::pending(message));
+            }
         }
     }
     Ok(())

@@ -252,3 +252,23 @@ fn ifcfg_of_suse_has_its_route_beside_it() {
         "MTU='9000'\nSTARTMODE='off'\nBOOTPROTO='none'\n"
     );
 }
+
+#[test]
+fn an_initramfs_does_not_come_up_with_productions_address() {
+    let tree = debian(&[
+        ("etc/hosts", "10.0.0.5 db1\n"),
+        (
+            "etc/initramfs-tools/initramfs.conf",
+            "MODULES=most\nIP=10.0.0.5::10.0.0.1:255.255.255.0::eth0:off\n",
+        ),
+        ("etc/initramfs-tools/conf.d/more", "IP=dhcp\n"),
+        ("etc/cmdline.d/10-net.conf", "ip=10.0.0.5::10.0.0.1:255.255.255.0:db1:eth0:none\n"),
+        ("etc/cmdline.d/20-net.conf", "ip=10.0.0.55::10.0.0.1:255.255.255.0:x:eth0:none\n"),
+    ]);
+    let report = tree.prepare(&own("db2"));
+    assert_eq!(tree.text("etc/initramfs-tools/initramfs.conf"), "MODULES=most\nIP=off\n");
+    assert_eq!(tree.text("etc/initramfs-tools/conf.d/more"), "IP=dhcp\n");
+    let pending = report.findings.iter().filter(|found| found.weight == crate::prepare::Weight::Pending);
+    assert_eq!(pending.filter(|found| found.message.contains("cmdline.d/10-net.conf")).count(), 1);
+    assert!(!report.findings.iter().any(|found| found.message.contains("20-net.conf")));
+}

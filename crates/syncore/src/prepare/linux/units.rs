@@ -104,6 +104,16 @@ fn candidates(
                         units.entry(unit).or_default().insert(by.to_owned());
                     }
                 }
+            } else if own && (name.ends_with(".target") || name.ends_with(".d")) {
+                // A target, or an addition to a unit of the system, may want units by name.
+                let mut files = vec![path.clone()];
+                files.extend(draft.list(&path)?.into_iter().map(|file| format!("{path}/{file}")));
+                for file in files {
+                    for unit in wanted_in(&draft.text(&file)?.unwrap_or_default()) {
+                        let unit = real_name(&format!("{directory}/{unit}"), &unit, draft)?;
+                        units.entry(unit).or_default().insert(name.clone());
+                    }
+                }
             } else if own && ACTING.iter().any(|end| name.ends_with(end)) {
                 let unit = real_name(&path, &name, draft)?;
                 units.entry(unit).or_default();
@@ -196,6 +206,14 @@ fn note_own_version(
     Ok(())
 }
 
+/// Units that the text of a unit names as starting with it or by it.
+fn wanted_in(text: &str) -> Vec<String> {
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    let pulls = pairs.filter(|(key, _)| PULLS.contains(&key.trim()));
+    let units = pulls.flat_map(|(_, value)| value.split_whitespace());
+    units.filter(|unit| !unit.contains('%') && !unit.contains('/')).map(str::to_owned).collect()
+}
+
 /// What starts because this unit does, or would.
 fn pulled_by(unit: &str, draft: &Draft<'_>) -> Result<BTreeSet<String>, PrepareError> {
     let mut pulled = BTreeSet::new();
@@ -216,16 +234,11 @@ fn pulled_by(unit: &str, draft: &Draft<'_>) -> Result<BTreeSet<String>, PrepareE
         }
     }
     for file in files {
-        for line in draft.text(&file)?.unwrap_or_default().lines() {
-            let Some((key, value)) = line.split_once('=') else { continue };
-            if PULLS.contains(&key.trim()) {
-                pulled.extend(value.split_whitespace().map(str::to_owned));
-            }
-        }
+        pulled.extend(wanted_in(&draft.text(&file)?.unwrap_or_default()));
     }
     let mut names = BTreeSet::new();
     for unit in pulled {
-        if ACTING.iter().any(|end| unit.ends_with(end)) && !unit.contains('%') {
+        if ACTING.iter().any(|end| unit.ends_with(end)) {
             let name = real_name(&format!("{}/{unit}", OWN[0]), &unit, draft)?;
             // The service of a socket or timer need not be there under that name.
             if unit_file(&name, draft)?.is_some() {

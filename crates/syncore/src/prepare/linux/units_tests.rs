@@ -70,10 +70,16 @@ fn timers_instances_aliases_linked_and_pulled_units_are_held() {
     tree.link("etc/systemd/system/masked.service", "/dev/null");
     tree.file("usr/lib/systemd/system/multi-user.target.wants/handmade.service", "");
     tree.file("usr/lib/systemd/system/handmade.service", SERVICE);
+    tree.file("etc/systemd/system/app2.target", "[Unit]\nWants=by-target.service cron.service\n");
+    tree.file("etc/systemd/system/cron.service.d/more.conf", "[Unit]\nWants=by-drop-in.service\n");
+    tree.file("usr/lib/systemd/system/by-target.service", SERVICE);
+    tree.file("usr/lib/systemd/system/by-drop-in.service", SERVICE);
     assert_eq!(
         held(&tree),
         [
             "app.service",
+            "by-drop-in.service",
+            "by-target.service",
             "handmade.service",
             "ledger@.service",
             "pay.timer",

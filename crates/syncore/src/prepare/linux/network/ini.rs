@@ -50,7 +50,7 @@ pub(super) fn values(content: &[u8], section: &str, key: &str) -> Vec<String> {
 /// Adds lines at the start of the first section of that name, which is made at the end if there is none.
 pub(super) fn insert(lines: &mut Lines, section: &str, added: &[String]) {
     let header = lines.0.iter().position(|line| opens(&line.content).as_deref() == Some(section));
-    let mut at = match header {
+    let at = match header {
         Some(header) => header + 1,
         None => {
             if lines.0.last().is_some_and(|line| !line.content.is_empty()) {
@@ -60,9 +60,8 @@ pub(super) fn insert(lines: &mut Lines, section: &str, added: &[String]) {
             lines.0.len()
         }
     };
-    for line in added {
-        lines.insert(at, line.as_bytes());
-        at += 1;
+    for (offset, line) in added.iter().enumerate() {
+        lines.insert(at + offset, line.as_bytes());
     }
 }
 

@@ -76,9 +76,10 @@ fn connection(
     let port = !one("master").is_empty() || !one("controller").is_empty();
     let mut kept = ini::filter(content, |section, pair| {
         let key = pair.map_or("", |(key, _)| key);
-        !matches!(section, "ipv4" | "ipv6" | "ipv4-route1" | "proxy")
-            && !matches!(key, "mac-address" | "cloned-mac-address" | "permissions")
-            && !(section == "connection" && matches!(key, "autoconnect" | "timestamp"))
+        let addresses = matches!(section, "ipv4" | "ipv6" | "proxy");
+        let hardware = matches!(key, "mac-address" | "cloned-mac-address" | "permissions");
+        let starts = section == "connection" && matches!(key, "autoconnect" | "timestamp");
+        !(addresses || hardware || starts)
     });
     let made = matches!(
         &kind[..],
