@@ -9,6 +9,8 @@ mod cmdline;
 mod devices;
 mod entries;
 mod fstab;
+mod initramfs;
+mod layers;
 mod storage;
 
 use super::draft::Draft;
