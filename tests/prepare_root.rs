@@ -176,6 +176,8 @@ fn a_copy_on_a_disk_without_room_for_a_boot_loader_fails() {
         return;
     }
     let standby = Standby::new("prepare-loader");
+    // This one is read through the copy's own gzip.
+    standby.put("etc/initramfs-tools/conf.d/compress", "COMPRESS=gzip\n");
     // What only one place knows, and no planner.
     standby.put(
         "etc/initramfs-tools/hooks/plant",
