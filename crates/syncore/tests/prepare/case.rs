@@ -100,6 +100,7 @@ impl Case {
             toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let filesystems = document.target.filesystems.into_iter().map(filesystem).collect();
         let target = Target {
+            disks: Vec::new(),
             filesystems,
             boot_disks: document.target.boot_disks,
             uefi: document.target.uefi,

@@ -18,6 +18,8 @@ use crate::tree::RelPath;
 /// Where entries of the Boot Loader Specification may be.
 const DIRECTORIES: [&str; 4] =
     ["/boot/loader/entries", "/boot/efi/loader/entries", "/efi/loader/entries", "/boot/grub2/entries"];
+/// Where kernels and what starts them may be.
+const PLACES: [&str; 3] = ["/boot", "/boot/efi", "/efi"];
 /// The size of GRUB's environment block (grub-editenv).
 const BLOCK_BYTES: usize = 1024;
 const BLOCK_HEAD: &str = "# GRUB Environment Block\n";
@@ -53,10 +55,14 @@ pub(super) fn plan(
     if let (Some(old), Some(new)) = (old_id(task), &new_id)
         && old != *new
     {
-        id_directories(task, &old, new, draft)?;
+        id_directories(&old, new, draft)?;
     }
     for path in ["/boot/grub/grubenv", "/boot/grub2/grubenv"] {
         environment(path, task, new_id.as_deref(), rewriter, draft)?;
+    }
+    for place in PLACES {
+        let seed = format!("{place}/loader/random-seed");
+        draft.remove(&seed, Class::A, "a seed that two machines have is none")?;
     }
     for path in ["/boot/grub/device.map", "/boot/grub2/device.map"] {
         draft.remove(path, Class::A, "it names production's disks; GRUB does not need it")?;
@@ -134,18 +140,12 @@ fn rescue(draft: &mut Draft<'_>) -> Result<(), PrepareError> {
 }
 
 /// Directories of kernels that are named for the machine, as kernel-install(8) makes them.
-fn id_directories(task: &Task<'_>, old: &str, new: &str, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
-    let places = ["/boot", "/boot/efi", "/efi"];
-    for place in places {
+fn id_directories(old: &str, new: &str, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
+    for place in PLACES {
         let path = format!("{place}/{old}");
         if draft.own_entry(&path)?.is_some() {
             draft.rename(&path, new, Class::A, "kernels are where the new machine id says")?;
         }
-        draft.remove(
-            &format!("{place}/loader/random-seed"),
-            Class::A,
-            "a seed that two machines have is none",
-        )?;
     }
     let token = "/etc/kernel/entry-token";
     if let Some(text) = draft.text(token)?
@@ -153,7 +153,6 @@ fn id_directories(task: &Task<'_>, old: &str, new: &str, draft: &mut Draft<'_>) 
     {
         draft.write(token, text.replace(old, new), Class::A, "kernels are named for the new machine id")?;
     }
-    let _ = task;
     Ok(())
 }
 

@@ -14,6 +14,8 @@ mod fstab;
 mod held;
 mod hostkeys;
 mod identity;
+mod initramfs;
+mod layers;
 mod names;
 mod network;
 mod storage;
@@ -59,6 +61,10 @@ pub(super) fn plan(task: &Task<'_>, family: Family, draft: &mut Draft<'_>) -> Re
     draft.source_ids.extend(menu_ids(draft)?);
     // Data keeps its ids, and is named by them.
     draft.source_ids.retain(|id| !seen.data.iter().any(|spec| devices::id_of(spec).as_ref() == Some(id)));
+    // The command line may have opened what crypttab now holds, and keeps by its id.
+    let encrypted = draft.text("/etc/crypttab")?.unwrap_or_default();
+    let held = |id: &str| encrypted.lines().any(|line| line.contains("noauto") && line.contains(id));
+    draft.source_ids.retain(|id| !held(id));
     let installed = boot::plan(task, family, draft)?;
     boot::labels(draft)?;
     Ok(Checks {

@@ -81,7 +81,8 @@ impl Tree {
 
     /// Prepares it, whole.
     pub(in crate::prepare) fn prepare(&self, options: &Options) -> Report {
-        let plan = crate::prepare::plan(self.0.path(), &Target::default(), options).unwrap();
+        let options = Options { root_device: Some("/dev/vda1".into()), ..options.clone() };
+        let plan = crate::prepare::plan(self.0.path(), &Target::default(), &options).unwrap();
         plan.carry_out(&Silent).unwrap()
     }
 
