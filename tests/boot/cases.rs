@@ -112,9 +112,14 @@ pub(crate) const CASES: &[Case] = &[
         ..LONG
     },
     Case {
+        // It boots all the same, read-only, because the loader names the right one.
         name: "root-line-of-production",
         undo: Some(sabotage::stale_root_line),
-        expected: &[(Fault::FailedUnit, &["systemd-remount-fs.service"]), (Fault::Root, &[])],
+        expected: &[
+            (Fault::FailedUnit, &["systemd-remount-fs.service"]),
+            (Fault::Root, &["ro"]),
+            (Fault::Cron, &[]),
+        ],
         ..LONG
     },
     Case {
