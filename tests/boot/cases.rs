@@ -112,9 +112,14 @@ pub(crate) const CASES: &[Case] = &[
         ..LONG
     },
     Case {
+        // It boots all the same, read-only, because the loader names the right one.
         name: "root-line-of-production",
         undo: Some(sabotage::stale_root_line),
-        expected: &[(Fault::FailedUnit, &["systemd-remount-fs.service"]), (Fault::Root, &[])],
+        expected: &[
+            (Fault::FailedUnit, &["systemd-remount-fs.service"]),
+            (Fault::Root, &[" ro,"]),
+            (Fault::Cron, &[]),
+        ],
         ..LONG
     },
     Case {
@@ -124,9 +129,10 @@ pub(crate) const CASES: &[Case] = &[
         ..LONG
     },
     Case {
+        // What systemd says of it is shortened in the middle, to the width of the console.
         name: "swap-line-of-production",
         undo: Some(sabotage::stale_swap_line),
-        expected: &[(Fault::DeviceTimeout, &["11111111-bbbb"]), (Fault::Swap, &[])],
+        expected: &[(Fault::DeviceTimeout, &["4bbb-8bbb-111111111111"]), (Fault::Swap, &[])],
         ..LONG
     },
     Case {

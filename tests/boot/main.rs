@@ -119,7 +119,7 @@ impl Lab {
         // The two ways that a rescue system is started itself.
         for (layout, firmware) in [(Layout::Plain, Firmware::Bios), (Layout::Lvm, Firmware::Uefi)] {
             if cases.iter().any(|case| case.layout == layout) {
-                let old = reuse.then(|| Standby::made_before(&lab.run, layout)).flatten();
+                let old = reuse.then(|| Standby::made_before(&lab.run, &lab.production, layout)).flatten();
                 let make = || Standby::make(&base, &lab.production, &lab.run, layout, firmware);
                 let standby = old.unwrap_or_else(|| stage(&format!("a standby, {layout:?}"), make));
                 lab.standbys.push(standby);

@@ -3,6 +3,7 @@
 //! Each job would write a marker if it ever ran. What can go wrong is that a job could not run anyway, and its
 //! silence proves nothing; so the tests also boot a standby on which the jobs were put back.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::common::plant::{chmod, write};
 use crate::common::run;
 use crate::image::Base;
+use crate::standby::fingerprint;
 
 pub(crate) const HOSTNAME: &str = "production";
 pub(crate) const ADDRESS: &str = "10.0.2.77";
@@ -76,6 +78,13 @@ pub(crate) fn host_keys(root: &Path) -> Vec<PathBuf> {
     let is_key =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ssh_host_"));
     listing.filter(is_key).collect()
+}
+
+/// The fingerprints of its host keys.
+pub(crate) fn fingerprints(root: &Path) -> BTreeSet<String> {
+    let public = host_keys(root).into_iter().filter(|path| path.extension().is_some_and(|end| end == "pub"));
+    let listed = public.map(|key| run("ssh-keygen", ["-l".as_ref(), "-f".as_ref(), key.as_os_str()]));
+    listed.map(|line| fingerprint(&line)).collect()
 }
 
 /// `/etc/fstab` with a volume and a filesystem that the standby does not have, and what was made of it.

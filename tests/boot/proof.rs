@@ -52,12 +52,12 @@ pub(crate) enum Fault {
 /// A fault and what showed it.
 pub(crate) type Finding = (Fault, String);
 
-/// What the console says when a boot is over without success.
+/// What the console says when a boot is over without success; the reason is on the same line or before it.
 const ENDS: [(&str, Fault); 7] = [
     ("No bootable device", Fault::NoLoader),
     ("BdsDxe: failed to load", Fault::NoLoader),
     ("Unable to mount root fs", Fault::NoInitramfs),
-    ("Gave up waiting for root", Fault::NoRoot),
+    ("does not exist.  Dropping to a shell!", Fault::NoRoot),
     ("You are in emergency mode", Fault::Stuck),
     ("grub rescue>", Fault::Stuck),
     ("Kernel panic", Fault::Stuck),
@@ -87,8 +87,6 @@ pub(crate) fn boot(standby: &Standby, disk: &Path, firmware: Firmware, dir: &Pat
         findings.extend(judge(standby, &vm.report(), &offered));
         findings.extend(judge_packets(&vm.packets()));
     } else {
-        // What is said around the line that ends the boot tells the reason.
-        let _ = vm.wait(Duration::from_secs(5), |_, _| false);
         vm.stop();
         let console = vm.console();
         let finding = match failed(&console) {
@@ -111,11 +109,11 @@ fn has(report: &str, name: &str) -> bool {
     report.lines().any(|line| line.strip_prefix("PROOF ") == Some(name))
 }
 
-/// The last lines up to the one with `text`.
+/// The lines around the one with `text`.
 fn around(console: &str, text: &str) -> String {
     let lines: Vec<_> = console.lines().collect();
     let at = lines.iter().position(|line| line.contains(text)).unwrap_or_default();
-    lines[at.saturating_sub(8)..lines.len().min(at + 12)].join("\n")
+    lines[at.saturating_sub(8)..lines.len().min(at + 2)].join("\n")
 }
 
 /// What systemd says of a device that did not come.
@@ -151,6 +149,7 @@ fn judge(standby: &Standby, report: &str, offered: &BTreeSet<String>) -> Vec<Fin
     };
     let fact = |name: &str| facts(name).pop().unwrap_or_default();
     let mut findings = Vec::new();
+    // An assertion that holds is silent.
     let mut demand = |holds: bool, fault: Fault, found: String| {
         if !holds {
             findings.push((fault, found));
@@ -180,12 +179,13 @@ fn judge(standby: &Standby, report: &str, offered: &BTreeSet<String>) -> Vec<Fin
         format!("{mounts:?}"),
     );
     let reported: BTreeSet<_> = facts("host-key").iter().map(|line| fingerprint(line)).collect();
-    let prepared: BTreeSet<_> = standby.host_keys.iter().cloned().collect();
+    let prepared = &standby.host_keys;
     // A standby that cannot be reached is another fault than one with wrong keys.
     demand(!offered.is_empty(), Fault::Sshd, "no key is offered at the standby's address".to_owned());
-    let own = !prepared.is_empty() && reported == prepared && offered.is_subset(&prepared);
+    let own = !prepared.is_empty() && reported == *prepared && offered.is_subset(prepared);
+    let new = prepared.is_disjoint(&standby.keys_of_production);
     demand(
-        own,
+        own && new,
         Fault::HostKeys,
         format!("prepared {prepared:?}, reported {reported:?}, offered {offered:?}"),
     );

@@ -4,6 +4,7 @@
 //! production's, `clonetool clone` over SSH from this host, and the preparation, chosen in [`preparation`]. What can
 //! go wrong: the job fails in its middle, so each of its steps says how it ended.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -79,8 +80,9 @@ pub(crate) struct Standby {
     pub(crate) disk: PathBuf,
     pub(crate) layout: Layout,
     pub(crate) machine_id: String,
-    /// As `ssh-keygen -l` prints them.
-    pub(crate) host_keys: Vec<String>,
+    /// Their fingerprints, as `ssh-keygen -l` prints them.
+    pub(crate) host_keys: BTreeSet<String>,
+    pub(crate) keys_of_production: BTreeSet<String>,
 }
 
 impl Standby {
@@ -126,18 +128,18 @@ impl Standby {
             println!("    {line}");
         }
         println!("    rescue system: {} s", started.elapsed().as_secs());
-        Self::from_report(disk, layout, &report)
+        Self::from_report(disk, layout, production, &report)
     }
 
     /// The standby that an earlier run made in `dir`.
-    pub(crate) fn made_before(dir: &Path, layout: Layout) -> Option<Self> {
+    pub(crate) fn made_before(dir: &Path, production: &Path, layout: Layout) -> Option<Self> {
         let disk = dir.join(format!("{}.img", layout.name()));
         let report = fs::read_to_string(dir.join(format!("rescue-{}/report.log", layout.name()))).ok()?;
         (disk.exists() && report.contains("RESCUE done 0"))
-            .then(|| Self::from_report(disk, layout, &report.replace('\r', "")))
+            .then(|| Self::from_report(disk, layout, production, &report.replace('\r', "")))
     }
 
-    fn from_report(disk: PathBuf, layout: Layout, report: &str) -> Self {
+    fn from_report(disk: PathBuf, layout: Layout, production: &Path, report: &str) -> Self {
         let facts = |name: &str| {
             let prefix = format!("FACT {name} ");
             report
@@ -147,7 +149,9 @@ impl Standby {
         };
         let machine_id = facts("machine-id").pop().unwrap_or_default();
         let host_keys = facts("host-key").iter().map(|line| fingerprint(line)).collect();
-        Self { disk, layout, machine_id, host_keys }
+        let keys_of_production = production::fingerprints(production);
+        assert!(!keys_of_production.is_empty(), "production has no host keys");
+        Self { disk, layout, machine_id, host_keys, keys_of_production }
     }
 }
 

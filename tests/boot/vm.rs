@@ -239,7 +239,7 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// The text without colours and cursor movements: `ESC [ parameters letter`.
+/// The text without colours and cursor movements: `ESC [ parameters letter`, or `ESC` and one character.
 fn without_escapes(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
@@ -248,6 +248,9 @@ fn without_escapes(text: &str) -> String {
             '\u{1b}' if characters.peek() == Some(&'[') => {
                 characters.next();
                 while characters.next().is_some_and(|c| !c.is_ascii_alphabetic()) {}
+            }
+            '\u{1b}' => {
+                characters.next();
             }
             '\r' => {}
             other => plain.push(other),

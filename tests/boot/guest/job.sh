@@ -38,8 +38,12 @@ mounts() {
 
 copy() {
     cp /job/client_key /run/client_key && chmod 600 /run/client_key || return
+    # Read from a file afterwards: on a terminal, which the serial port is, progress would be drawn.
     /job/clonetool clone --no-durable -v -i /run/client_key -p "$SSH_PORT" --known-hosts /job/known_hosts \
-        --remote-path "$REMOTE_CLONETOOL" "root@10.0.2.2:$PRODUCTION" /a
+        --remote-path "$REMOTE_CLONETOOL" "root@10.0.2.2:$PRODUCTION" /a >/run/copied 2>&1
+    copied=$?
+    cat /run/copied
+    return $copied
 }
 
 prepare() {

@@ -28,7 +28,7 @@ say sshd "$(systemctl is-active ssh.service)"
 say ready
 
 waited=0
-until [ -e /run/boot-proof-minute ] || [ "$waited" -ge 150 ]; do
+until [ -e /run/boot-proof-minute ] || [ "$waited" -ge 100 ]; do
     sleep 1
     waited=$((waited + 1))
 done
