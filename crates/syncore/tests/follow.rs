@@ -3,6 +3,8 @@
 //! The standby's root holds a real shell, so that its tools are run in it by the real chroot; the tools themselves are
 //! scripts that write down how they were called (mocks: real ones are in the boot test).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -209,6 +209,7 @@ fn render(report: &Report) -> String {
             EditChange::Remove => "remove",
             EditChange::Clear => "empty",
             EditChange::Rename { .. } => "rename",
+            EditChange::Hold { .. } => "hold",
         };
         format!("{} {verb} {}: {}", it.class.letter(), it.path, it.why)
     };

@@ -1,5 +1,7 @@
 //! A sync to a root that has an identity of its own: what is synced with a substitution arrives as the standby's own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::fs;
 use std::path::Path;
 
