@@ -19,7 +19,8 @@ fn prepared(root: &Path) {
     fs::create_dir_all(root.join("etc/systemd/system/multi-user.target.wants")).expect("mkdir");
     symlink("../pay.service", root.join("etc/systemd/system/multi-user.target.wants/pay.service"))
         .expect("link");
-    let options = Options { hostname: Some("standby".into()), ..Options::default() };
+    let (hostname, root_device) = (Some("standby".into()), Some("/dev/vda1".into()));
+    let options = Options { hostname, root_device, ..Options::default() };
     let plan = prepare::plan(root, &Target::default(), &options).expect("plan");
     plan.carry_out(&Silent).expect("prepare");
 }

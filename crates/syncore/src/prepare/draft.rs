@@ -303,6 +303,13 @@ impl<'a> Draft<'a> {
         });
     }
 
+    /// Has one row for each thing that is held, with everything that undoes it.
+    pub(super) fn join_held(&mut self) {
+        for held in std::mem::take(&mut self.held) {
+            self.hold(&held.kind, &held.name, &held.how, held.undo);
+        }
+    }
+
     pub(super) fn put(&mut self, path: RelPath, class: Class, why: &str, change: EditChange) {
         if let Some(at) = self.at.get(&path) {
             let edit = &mut self.edits[*at];

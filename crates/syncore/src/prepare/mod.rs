@@ -327,6 +327,7 @@ pub fn plan(path: &Path, target: &Target, options: &Options) -> Result<Preparati
     });
     journal.hostname.clone_from(&hostname);
     journal.complete = false;
+    draft.join_held();
     journal.held = draft.held.clone();
     if draft.machine_id.is_some() {
         journal.machine_id = draft.machine_id.take();
@@ -397,7 +398,8 @@ impl Preparation {
         if monitor.cancelled() {
             return Err(PrepareError::Cancelled);
         }
-        (self.report.commands, self.report.pending) = (ran.done, ran.pending);
+        self.report.commands = ran.done;
+        self.report.pending.extend(ran.pending);
         self.report.findings.extend(ran.findings);
         if let Some(checks) = &self.checks {
             let prepared = Prepared {

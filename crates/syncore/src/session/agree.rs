@@ -81,12 +81,7 @@ pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) ->
     let options = &job.options;
     let mut rules = job.rules.clone();
     if !standby.standby {
-        // Nothing of what makes these safe can be done there.
-        for rule in &mut rules {
-            if let Action::Class(Class::B | Class::C) = rule.action {
-                (rule.action, rule.treatment) = (Action::Class(Class::A), Treatment::Plain);
-            }
-        }
+        keep_apart(&mut rules);
     }
     let asked = RuleSet::compile(rules.clone())?;
     // After the sender's, so that the standby's word counts where both speak of the same path.
@@ -127,6 +122,15 @@ pub(crate) fn takes_away(rule: &Rule) -> bool {
         Action::Protect | Action::Exclude => true,
         Action::Class(_) => !rule.is_plain_row(),
         Action::Include => false,
+    }
+}
+
+/// Takes what needs more than a copy out of the scope, for a root where nothing more can be done.
+pub(crate) fn keep_apart(rules: &mut [Rule]) {
+    for rule in rules {
+        if let Action::Class(Class::B | Class::C) = rule.action {
+            (rule.action, rule.treatment) = (Action::Class(Class::A), Treatment::Plain);
+        }
     }
 }
 

@@ -69,6 +69,9 @@ impl Receiving {
         })?;
         let mut own = standby.as_ref().map(Standby::rules).unwrap_or_default();
         own.extend(own_rules(&root)?);
+        if standby.is_none() {
+            agree::keep_apart(&mut own);
+        }
         let told = own
             .iter()
             .filter(|rule| agree::takes_away(rule) || matches!(rule.treatment, Treatment::Substitute(_)));
