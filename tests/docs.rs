@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::common::clonetool;
 
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
+    "doc/prepare-root.md",
     "README.md",
     "SECURITY.md",
     "CHANGELOG.md",
@@ -47,7 +48,7 @@ fn every_command_and_option_in_the_documents_is_the_programs() {
     for name in DOCUMENTS {
         for call in calls(&document(name)) {
             // Of these the next word is a command, too.
-            let nested = matches!(&call[0][..], "profile" | "image");
+            let nested = matches!(&call[0][..], "profile" | "image" | "hold");
             let commands = if nested { 2.min(call.len()) } else { 1 };
             let help = ["help"].into_iter().chain(call[..commands].iter().map(String::as_str));
             let help = clonetool(help).expect_code(0);
