@@ -187,3 +187,17 @@ fn what_is_held_is_brought_to_where_it_does_not_act() {
     assert_eq!(get(&standby, "etc/cron.d/backup"), "* * * * * root backup\n");
     assert_eq!(get(&standby, "etc/hostname"), "standby\n");
 }
+
+#[test]
+fn what_was_done_to_a_root_is_not_copied_with_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let (_, standby) = pair(temp.path());
+    put(&standby, PROMOTED, "");
+    let next = temp.path().join("next");
+    let report = sync_with(&standby, &next, Vec::new(), Options { delete: true, ..Options::default() });
+    assert_eq!(report.problems, []);
+    assert!(next.join("etc/hostname").exists() && next.join("var/lib").exists());
+    assert!(!next.join("var/lib/clonetool").exists());
+    let again = sync_with(&standby, &next, Vec::new(), Options { delete: true, ..Options::default() });
+    assert!(again.plan.is_none());
+}

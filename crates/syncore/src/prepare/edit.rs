@@ -127,10 +127,16 @@ fn harmless(content: &[u8]) -> String {
     content
         .split_inclusive(|b| *b == b'\n')
         .map(|line| match line.strip_suffix(b"\n") {
-            Some(line) => escape(line).replace("\\x09", "\t") + "\n",
-            None => escape(line).replace("\\x09", "\t"),
+            Some(line) => shown(line) + "\n",
+            None => shown(line),
         })
         .collect()
+}
+
+/// One line, in which tabs and backslashes stand for themselves: files of configuration are full of them.
+fn shown(line: &[u8]) -> String {
+    let piece = |piece: &[u8]| piece.split(|b| *b == b'\\').map(escape).collect::<Vec<_>>().join("\\");
+    line.split(|b| *b == b'\t').map(piece).collect::<Vec<_>>().join("\t")
 }
 
 #[cfg(test)]
@@ -144,13 +150,13 @@ mod tests {
     #[test]
     fn a_difference_is_a_unified_one() {
         let write = |mode| EditChange::Write {
-            before: Some(b"UUID=1\t/ ext4\nproc \x1b[31m\n".to_vec()),
-            after: b"UUID=2\t/ ext4\nproc \x1b[31m\n".to_vec(),
+            before: Some(b"UUID=1\t/a\\040b ext4\nproc \x1b[31m\n".to_vec()),
+            after: b"UUID=2\t/a\\040b ext4\nproc \x1b[31m\n".to_vec(),
             mode,
         };
         assert_eq!(
             edit(write(0o644)).diff(),
-            "--- a/etc/fstab\n+++ b/etc/fstab\n@@ -1,2 +1,2 @@\n-UUID=1\t/ ext4\n+UUID=2\t/ ext4\n proc \\x1b[31m\n"
+            "--- a/etc/fstab\n+++ b/etc/fstab\n@@ -1,2 +1,2 @@\n-UUID=1\t/a\\040b ext4\n+UUID=2\t/a\\040b ext4\n proc \\x1b[31m\n"
         );
         assert!(!edit(write(0o600)).diff().contains("UUID"));
         assert_eq!(edit(EditChange::Remove).diff(), "remove /etc/fstab\n");

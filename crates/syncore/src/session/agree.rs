@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::rules::{Action, Class, Rule, RuleSet, Scope, Treatment};
+use crate::rules::{Action, Class, Origin, Rule, RuleSet, Scope, Treatment};
 use crate::scan::{Boundaries, Mount, Root, mounts_below};
 use crate::session::{Job, SessionError};
 use crate::tree::{NameKey, RelPath};
@@ -17,6 +17,9 @@ use crate::wire::{Facts, Start};
 
 /// Where the standby's own protections are, below its root.
 pub(crate) const STANDBY_FILE: &str = "etc/clonetool/standby.toml";
+
+/// Where a root keeps what clonetool did to it.
+const OWN_STATE: &str = "/var/lib/clonetool";
 
 /// What this end knows of `root`.
 pub(crate) fn facts(root: &Root, rules: Vec<Rule>, standby: bool) -> Facts {
@@ -82,6 +85,11 @@ pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) ->
     let mut rules = job.rules.clone();
     if !standby.standby {
         keep_apart(&mut rules);
+    }
+    if source.standby {
+        // What was done to this root was done to no copy of it.
+        let origin = Origin { file: "clonetool".into(), line: 0 };
+        rules.push(Rule::new(Action::Class(Class::A), OWN_STATE, origin));
     }
     let asked = RuleSet::compile(rules.clone())?;
     // After the sender's, so that the standby's word counts where both speak of the same path.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::apply::Problems;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::Plan;
+use crate::prepare::Journal;
 use crate::problem::{Operation, Problem};
 use crate::rules::{RuleSet, Scope};
 use crate::scan::{KEPT_LINES_BYTES, Root, Snapshot, View, scan};
@@ -26,8 +27,11 @@ pub(crate) struct Sender {
 impl Sender {
     pub(crate) fn open(path: &Path) -> Result<Self, SessionError> {
         let root = agree::open_root(path, "source")?;
-        let facts = agree::facts(&root, Vec::new(), false);
-        Ok(Self { root: Arc::new(root), facts })
+        let root = Arc::new(root);
+        // One that cannot be read is there all the same.
+        let prepared = Journal::read(&root).map_or(true, |journal| journal.is_some());
+        let facts = agree::facts(&root, Vec::new(), prepared);
+        Ok(Self { root, facts })
     }
 
     pub(crate) fn root(&self) -> Arc<Root> {

@@ -51,7 +51,7 @@ pub struct Facts {
     pub rules: Vec<Rule>,
     /// Whether the root directory has no entry at all.
     pub empty: bool,
-    /// Whether it is a standby with an identity of its own: what is synced with a substitution or a consequence
+    /// Whether it was prepared, or at the receiving end is the running root: it has an identity of its own. What is synced with a substitution or a consequence
     /// ([`Class::B`](crate::rules::Class::B), [`Class::C`](crate::rules::Class::C)) may only come to such a root.
     pub standby: bool,
 }
