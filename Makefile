@@ -14,7 +14,7 @@ BINARY := $(TARGET_DIR)/release/clonetool
 
 help:
 	@echo 'make demo      clone a small production root to a standby, change it, sync it, verify it'
-	@echo 'make test      format, lints, every test, and the licence check'
+	@echo 'make test      format, lints, every test, the short form of test-boot, and the licence check'
 	@echo 'make test-boot a copy of a Debian host, prepared and booted in qemu, and each step left out in turn;'
 	@echo '               BOOT_ARGS=--short for the shorter half of it'
 	@echo 'make lint      format, lints and licence check alone'
@@ -38,6 +38,7 @@ test:
 	@mkdir -p '$(TARGET_DIR)' && rm -f '$(SKIP_LOG)'
 	CLONETOOL_SKIP_LOG='$(SKIP_LOG)' $(CARGO) test --workspace --locked
 	@packaging/check-skips.sh '$(SKIP_LOG)' tests/expected-skips.txt
+	@$(MAKE) --no-print-directory test-boot BOOT_ARGS=--short
 
 test-boot:
 	@packaging/prerequisites.sh boot

@@ -25,8 +25,6 @@ pub(crate) const ESP_UUID: &str = "2222-CCCC";
 
 /// What the rescue system runs, sourced, with production's copy mounted at `/a` and the disk in `$target`.
 const PREPARE_ROOT: &str = include_str!("guest/prepare-root.sh");
-/// The same steps one by one, for as long as the program cannot do them.
-const PREPARE_BY_HAND: &str = include_str!("guest/prepare-by-hand.sh");
 
 const JOB: &str = include_str!("guest/job.sh");
 const PROOF: &str = include_str!("guest/proof.sh");
@@ -160,16 +158,6 @@ pub(crate) fn fingerprint(line: &str) -> String {
     line.split_whitespace().find(|word| word.starts_with("SHA256:")).unwrap_or_default().to_owned()
 }
 
-/// How the copy is prepared.
-fn preparation() -> &'static str {
-    let help = Command::new(CLONETOOL).args(["prepare-root", "--help"]).output().expect("run clonetool");
-    if help.status.success() {
-        return PREPARE_ROOT;
-    }
-    println!("    clonetool has no prepare-root: PREPARED BY HAND");
-    PREPARE_BY_HAND
-}
-
 /// A disk with everything that the rescue system is to do.
 fn job(dir: &Path, server: &Sshd, production: &Path, layout: Layout) -> PathBuf {
     let tree = dir.join("job");
@@ -186,21 +174,17 @@ fn job(dir: &Path, server: &Sshd, production: &Path, layout: Layout) -> PathBuf 
         ("SSH_PORT", &server.port().to_string()),
         ("REMOTE_CLONETOOL", CLONETOOL),
         ("PRODUCTION", &production.display().to_string()),
-        ("PRODUCTION_ROOT_UUID", production::ROOT_UUID),
-        ("PRODUCTION_SWAP_UUID", production::SWAP_UUID),
-        ("PRODUCTION_ESP_UUID", production::ESP_UUID),
         ("STANDBY", HOSTNAME),
         ("ADDRESS", ADDRESS),
         ("ROOT_UUID", ROOT_UUID),
         ("SWAP_UUID", SWAP_UUID),
         ("ESP_UUID", ESP_UUID),
-        ("JOBS", &production::JOBS.join(" ")),
     ];
     let lines: Vec<_> = config.iter().map(|(name, value)| format!("{name}='{value}'\n")).collect();
     write(&tree.join("config"), lines.concat());
     write(&tree.join("layout"), layout.table());
     for (name, content) in
-        [("run", JOB), ("prepare", preparation()), ("proof", PROOF), ("proof.service", PROOF_UNIT)]
+        [("run", JOB), ("prepare", PREPARE_ROOT), ("proof", PROOF), ("proof.service", PROOF_UNIT)]
     {
         write(&tree.join(name), content);
     }
