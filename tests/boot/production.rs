@@ -133,7 +133,7 @@ pub(crate) fn plant_network(root: &Path) {
 }
 
 /// Puts every job in its place, and the marker that each of them would leave.
-pub(crate) fn plant_jobs(root: &Path) {
+fn plant_jobs(root: &Path) {
     let file = |name: &str, mode: u32, content: &str| {
         let path = root.join(name.trim_start_matches('/'));
         fs::create_dir_all(path.parent().expect("a parent")).expect("make a directory");

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::common::plant::write;
-use crate::common::run;
+use crate::common::{CLONETOOL, run};
 use crate::image::{DiskCopy, only};
 use crate::production;
 use crate::standby::{ESP, ESP_UUID, HOSTNAME, ROOT, ROOT_UUID, SWAP_UUID};
@@ -104,9 +104,11 @@ pub(crate) fn old_network(disk: &DiskCopy, _: &Path) {
     production::plant_network(disk.mount(ROOT).path());
 }
 
-/// Every job is where production has it.
+/// Every job is where production has it, and acts: what is held is released.
 pub(crate) fn unheld_jobs(disk: &DiskCopy, _: &Path) {
-    production::plant_jobs(disk.mount(ROOT).path());
+    let root = disk.mount(ROOT);
+    let arguments = ["hold", "release", "--all", "--root"].map(AsRef::as_ref);
+    run(CLONETOOL, arguments.into_iter().chain([root.path().as_os_str()]));
 }
 
 /// All that tells one host from another, at once.
