@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{Action, Class, Origin, Rule, RuleSet, Treatment};
+use crate::rules::{Action, Class, Origin, Rule, RuleSet, Scope, Treatment};
 use crate::tree::RelPath;
 use document::{StandbyDocument, Text};
 pub use error::ProfileError;
@@ -222,7 +222,7 @@ impl Profile {
     }
 
     /// The rules under which what is held ([`Class::G`]) is brought to where the standby keeps it, apart from where it
-    /// would act: of what this profile selects, those rows alone. None when there are no such rows.
+    /// would act: of what this profile selects, those rows alone. None when it selects nothing of them.
     #[must_use]
     pub fn held_rules(&self) -> Option<Vec<Rule>> {
         let held: Vec<&Row> = self.rows.iter().filter(|row| row.class == Class::G).collect();
@@ -239,7 +239,12 @@ impl Profile {
             rules.push(Rule::new(Action::Class(class), row.path.clone(), row.origin.clone()));
         }
         rules.extend(self.rules.iter().cloned());
-        Some(rules)
+        let set = RuleSet::compile(rules.clone()).ok()?;
+        let selected = |row: &&Row| {
+            RelPath::from_absolute(row.path.as_bytes())
+                .is_ok_and(|path| matches!(set.decide(&path, true).scope, Scope::In | Scope::Implied))
+        };
+        held.iter().any(|row| selected(row)).then_some(rules)
     }
 
     /// The row that a rule of this profile was made from.

@@ -119,6 +119,18 @@ fn what_needs_more_than_a_copy_says_what() {
 }
 
 #[test]
+fn what_is_held_goes_with_the_daily_and_not_with_the_accounts() {
+    assert!(profile("linux-hourly-auth").held_rules().is_none());
+    let held = RuleSet::compile(profile("linux-daily").held_rules().unwrap()).unwrap();
+    for path in ["/etc/cron.d/backup", "/var/spool/cron/crontabs/root", "/etc/exports"] {
+        assert_eq!(scope(&held, path), Scope::In, "{path}");
+    }
+    for path in ["/etc/apt/sources.list", "/etc/fstab", "/usr/bin/x", "/boot/vmlinuz-6.1", "/etc/hostname"] {
+        assert_eq!(scope(&held, path), Scope::Out, "{path}");
+    }
+}
+
+#[test]
 fn the_daily_carries_the_rest() {
     let set = RuleSet::compile(profile("linux-daily").rules()).unwrap();
     for path in [
