@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
 
+use syncore::prepare::{PRODUCTION, STATE_DIRECTORY};
+
 use crate::common::compare::{Identity, assert_untouched, identity, snapshot_ctimes};
 use crate::common::plant::{chmod, set_mtime, write};
 use crate::common::sshd::{Sshd, SshdOptions};
@@ -356,4 +358,36 @@ fn a_verify_by_profile_looks_at_what_is_in_scope() {
     let found = verify().expect_code(5);
     assert!(found.stdout.contains("usr/bin/tool"), "{}", found.describe());
     assert!(!found.stdout.contains("etc/hostname"), "a protected path is reported\n{}", found.describe());
+}
+
+#[test]
+fn the_daily_sync_brings_what_is_held_to_where_it_does_not_act() {
+    let (work, production, standby) = pair("profiles-held");
+    write(&standby.join("etc/fstab"), "UUID=own / ext4 defaults 0 1\n");
+    write(
+        &production.join("etc/fstab"),
+        "UUID=production / ext4 defaults 0 1\n/dev/vg/new /srv xfs ro 0 2\n",
+    );
+    let state = standby.join(STATE_DIRECTORY);
+    write(
+        &state.join("journal.json"),
+        r#"{"hostname":"standby","source_hostname":"production","machine_id":null,
+        "source_machine_id":null,"source_addresses":[],"source_uuids":[],"source_host_keys":[],"complete":true,
+        "held":[],"lines":[]}"#,
+    );
+    write(&production.join("etc/cron.d/backup"), "* * * * * root backup\n");
+    write(&production.join("etc/exports"), "/srv *(rw)\n");
+    let server = Sshd::start(&work.join("sshd"), &SshdOptions::default());
+    let args = server.args();
+    let extra: Vec<&OsStr> = args.iter().map(AsRef::<OsStr>::as_ref).collect();
+    let to = server.remote(&standby);
+    profile_run("sync", "linux-daily".as_ref(), &production, &to, &extra).expect_code(0);
+    for path in ["etc/cron.d/backup", "etc/exports"] {
+        assert!(!standby.join(path).exists(), "{path} would act");
+        let kept = standby.join(PRODUCTION).join(path);
+        assert_eq!(fs::read(kept).expect("kept"), fs::read(production.join(path)).expect("production's"));
+    }
+    let fstab = fs::read_to_string(standby.join("etc/fstab")).expect("fstab");
+    assert_eq!(fstab, "UUID=own / ext4 defaults 0 1\n/dev/vg/new /srv xfs ro,noauto 0 2\n");
+    profile_run("sync", "linux-daily".as_ref(), &production, &to, &extra).expect_code(0).expect_no_changes();
 }
