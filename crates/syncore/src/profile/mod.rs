@@ -244,7 +244,7 @@ impl Profile {
             RelPath::from_absolute(row.path.as_bytes())
                 .is_ok_and(|path| matches!(set.decide(&path, true).scope, Scope::In | Scope::Implied))
         };
-        held.iter().any(|row| selected(row)).then_some(rules)
+        held.iter().any(selected).then_some(rules)
     }
 
     /// The row that a rule of this profile was made from.
