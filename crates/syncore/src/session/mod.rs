@@ -28,6 +28,7 @@ mod refine;
 mod send;
 mod sender;
 mod stable;
+mod standby;
 
 use crate::monitor::{Monitor, Phase};
 use crate::plan::Plan;

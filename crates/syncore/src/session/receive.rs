@@ -12,12 +12,12 @@ use std::sync::{Condvar, Mutex};
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
 
-use crate::apply::{Committer, FileWriter, WriteError};
+use crate::apply::{Committer, FileWriter};
 use crate::monitor::Monitor;
 use crate::plan::{Change, Item, Plan};
-use crate::prepare::{self, Standby, follow_ups, is_for_boot, kernel_of};
+use crate::prepare::{self, Standby, is_for_boot, kernel_of};
 use crate::problem::Operation;
-use crate::rules::{FollowUp, RuleSet, Substitution, Treatment};
+use crate::rules::RuleSet;
 use crate::scan::View;
 use crate::session::SessionError;
 use crate::session::auth::{PasswordLock, defect};
@@ -30,9 +30,6 @@ use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, Outgoing, Start, Wi
 
 /// How many basis files may be described before the first of them is settled.
 const BASES_AHEAD: usize = 4;
-
-/// Directories in scope in which what follows a sync makes files that are not.
-const FOLLOWED: [&str; 4] = ["boot", "boot/grub", "boot/grub2", "etc"];
 
 /// Blocks described by one message.
 const SUMS_PER_MESSAGE: usize = 32 * 1024;
@@ -70,7 +67,7 @@ pub(crate) struct Receiver<'a> {
     /// Where the content is, when both roots are on this host.
     source: Option<LocalSource<'a>>,
     /// What makes the root a standby, and the rules that it holds to.
-    standby: Option<(&'a Standby, &'a RuleSet)>,
+    pub(super) standby: Option<(&'a Standby, &'a RuleSet)>,
     /// Items of the auth set that are complete but wait for each other.
     auth: Mutex<AuthSet>,
     /// Items that are dealt with, by number.
@@ -195,52 +192,6 @@ impl<'a> Receiver<'a> {
         })
     }
 
-    /// How the file at `path` is made from production's, if it is not production's as it is.
-    pub(super) fn substitution(&self, path: &RelPath) -> Option<(&'a Standby, Substitution)> {
-        let (standby, own) = self.standby?;
-        let declared = |rules: &RuleSet| match rules.decide(path, false).row.map(|row| &row.treatment) {
-            Some(Treatment::Substitute(substitution)) => Some(*substitution),
-            _ => None,
-        };
-        Some((standby, declared(own).or_else(|| declared(&self.view.rules))?))
-    }
-
-    /// Puts a complete file in its place; what is made from it, where that is declared.
-    ///
-    /// # Errors
-    /// [`WriteError`]; nothing was replaced then.
-    pub(super) fn place(
-        &self,
-        item: &Item,
-        writer: FileWriter,
-        digest: Option<[u8; 32]>,
-    ) -> Result<(), WriteError> {
-        let Some((standby, substitution)) = self.substitution(&item.path) else {
-            return self.committer.place_file(item, writer, digest);
-        };
-        let production = writer.read_back()?;
-        // Checked, and thrown away: it was only staged to be read.
-        drop(writer.finish(digest)?);
-        let made = standby
-            .make(substitution, &item.path, &production)
-            .map_err(|reason| WriteError::Io(std::io::Error::other(reason)))?;
-        let directory = self.committer.directories.open(&item.path.parent().unwrap_or_default())?;
-        let mut writer = FileWriter::create(&self.committer.directories, &directory, None)?;
-        writer.raw_data(&made)?;
-        let sum = |content: &[u8]| (content.len() as u64, *blake3::hash(content).as_bytes());
-        standby.made(&item.path, item.entry.mtime, sum(&production), sum(&made));
-        self.committer.place_file(item, writer, None)
-    }
-
-    /// Writes down what was made from production's files.
-    fn remember(&self) {
-        if let Some((standby, _)) = self.standby
-            && let Err(error) = standby.store()
-        {
-            self.committer.problems.note(&RelPath::root(), Operation::Write, error);
-        }
-    }
-
     /// Empties and removes directories that become something else. What is in them is in the plan, too, as deletions;
     /// nothing that the plan does not name is removed.
     fn make_way(&self) {
@@ -320,38 +271,6 @@ impl<'a> Receiver<'a> {
             self.committer.problems.note(&prepare::path("boot"), Operation::Delete, reason);
         }
         gone
-    }
-
-    /// Writes down what has to follow this plan, and what is left to be done from before.
-    fn intend(&self) -> Result<(), SessionError> {
-        let Some((standby, own)) = self.standby else { return Ok(()) };
-        let paths: Vec<RelPath> = self.plan.items().map(|item| item.path).collect();
-        standby.intend(follow_ups(own, paths.iter())).map_err(|error| SessionError::Fatal {
-            operation: "write down what has to follow",
-            reason: error.to_string(),
-        })
-    }
-
-    /// Does what has to follow, as far as it is `wanted` now; true when nothing failed.
-    fn follow(&self, wanted: impl Fn(FollowUp) -> bool) -> bool {
-        let Some((standby, _)) = self.standby else { return true };
-        for path in FOLLOWED {
-            // Remembered, so that what is made in them leaves their times as they are; not all of them are there.
-            let _ = self.committer.directories.open(&prepare::path(path));
-        }
-        let failed = standby.follow(&wanted, self.monitor);
-        for (path, reason) in &failed {
-            self.committer.problems.note(path, Operation::FollowUp, reason);
-        }
-        failed.is_empty()
-    }
-
-    /// Takes what was made here for kernels that are gone away, and has the boot loader know.
-    fn forget_kernels(&self) {
-        let Some((standby, _)) = self.standby else { return };
-        if let Err(error) = standby.forget_kernels() {
-            self.committer.problems.note(&prepare::path("boot"), Operation::Delete, error);
-        }
     }
 
     fn replaced_directories(&self) -> Vec<Item> {
