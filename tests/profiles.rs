@@ -388,6 +388,6 @@ fn the_daily_sync_brings_what_is_held_to_where_it_does_not_act() {
         assert_eq!(fs::read(kept).expect("kept"), fs::read(production.join(path)).expect("production's"));
     }
     let fstab = fs::read_to_string(standby.join("etc/fstab")).expect("fstab");
-    assert_eq!(fstab, "UUID=own / ext4 defaults 0 1\n/dev/vg/new /srv xfs ro,noauto 0 2\n");
+    assert_eq!(fstab, "UUID=own / ext4 defaults 0 1\n/dev/vg/new /srv xfs ro,noauto,x-clonetool.held 0 2\n");
     profile_run("sync", "linux-daily".as_ref(), &production, &to, &extra).expect_code(0).expect_no_changes();
 }

@@ -68,8 +68,7 @@ fn sync(production: &Path, standby: &Path) -> Report {
     sync_with(production, standby, rules(), Options { delete: true, ..Options::default() })
 }
 
-const MADE_FSTAB: &str =
-    "UUID=s-root / ext4 defaults 0 1\nUUID=s-swap none swap sw 0 0\n/dev/vg/data /srv xfs noauto 0 2\n";
+const MADE_FSTAB: &str = "UUID=s-root / ext4 defaults 0 1\nUUID=s-swap none swap sw 0 0\n/dev/vg/data /srv xfs noauto,x-clonetool.held 0 2\n";
 
 #[test]
 fn the_standby_keeps_what_is_its_own_in_a_file_that_is_synced() {

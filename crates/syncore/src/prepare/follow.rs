@@ -75,7 +75,7 @@ pub(super) fn write(inside: &Inside, left: &BTreeSet<FollowUp>) -> io::Result<()
 
 /// Whether a thing is needed for the next boot, so that nothing may be deleted before it is done.
 pub(crate) const fn is_for_boot(follow: FollowUp) -> bool {
-    matches!(follow, FollowUp::Initramfs | FollowUp::Bootloader | FollowUp::BootConfiguration)
+    matches!(follow, FollowUp::Initramfs | FollowUp::BootConfiguration)
 }
 
 /// The release of the kernel that a path belongs to: its image in `/boot`, or its modules.
@@ -101,7 +101,6 @@ pub(super) fn commands(inside: &Inside, follow: FollowUp, live: bool) -> Vec<Com
     };
     let (step, why) = match follow {
         FollowUp::Initramfs => (Step::Initramfs, "the kernel or its modules changed"),
-        FollowUp::Bootloader => (Step::Bootloader, "the boot loader changed"),
         FollowUp::BootConfiguration => (Step::BootConfiguration, "kernels came or went"),
         _ => (Step::Configuration, "what it is made from changed"),
     };
@@ -112,8 +111,6 @@ pub(super) fn commands(inside: &Inside, follow: FollowUp, live: bool) -> Vec<Com
             ("usr/sbin/grub2-mkconfig", &["grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"]),
             ("usr/bin/grub-mkconfig", &["grub-mkconfig", "-o", "/boot/grub/grub.cfg"]),
         ]),
-        // The disks are those of the preparation, which knows them.
-        FollowUp::Bootloader => Vec::new(),
         FollowUp::Ldconfig => {
             first(&[("sbin/ldconfig", &["ldconfig"]), ("usr/sbin/ldconfig", &["ldconfig"])])
         }

@@ -4,7 +4,8 @@
 //! made on the standby, from what arrives and what is there. What can go wrong: an fstab of which half is not
 //! understood; then nothing is made and the standby keeps what it has, because a guess is a host that does not boot.
 
-use super::lines::{Lines, fields, is_comment, with_field};
+use super::lines::{Lines, fields, is_comment};
+use super::linux::held_line;
 use crate::rules::Substitution;
 
 /// Mount points without which a system does not come up (fstab(5), hier(7)).
@@ -99,7 +100,7 @@ fn fstab(production: &[u8], standby: &[u8]) -> Result<Vec<u8>, String> {
                     failed.get_or_insert(format!("the standby has no filesystem for {at}"));
                     None
                 }
-                _ => Some(held(line)),
+                _ => Some(held_line(line)),
             }
         }
     });
@@ -129,16 +130,6 @@ fn fstab(production: &[u8], standby: &[u8]) -> Result<Vec<u8>, String> {
 /// Whether a line waits for somebody to mount it.
 fn is_held(line: &[u8]) -> bool {
     fields(line).get(3).is_some_and(|options| options.split(|b| *b == b',').any(|option| option == b"noauto"))
-}
-
-/// The line with `noauto` among its options.
-fn held(line: &[u8]) -> Vec<u8> {
-    match fields(line).get(3) {
-        _ if is_held(line) => line.to_vec(),
-        None => [line, b" noauto"].concat(),
-        Some(&b"defaults") => with_field(line, 3, b"noauto"),
-        Some(options) => with_field(line, 3, &[options, &b",noauto"[..]].concat()),
-    }
 }
 
 /// The lines that name the standby are its own; production's own stay, so that the two find each other.
@@ -193,12 +184,12 @@ mod tests {
     fn the_system_is_the_standbys_and_the_data_waits() {
         let production = "# <file system>\nUUID=p-root\t/\text4\terrors=remount-ro\t0 1\nproc /proc proc defaults 0 0\n\
                           UUID=p-swap none swap sw 0 0\nUUID=p-boot /boot ext4 defaults 0 2\n\
-                          /dev/vg/new /srv/new xfs defaults,nofail 0 2\nUUID=p-data /srv/data xfs defaults 0 2";
+                          /dev/vg/new /srv/new xfs defaults,nofail,x-systemd.automount 0 2\nUUID=p-data /srv/data xfs defaults 0 2";
         assert_eq!(
             fstab_of(production).unwrap(),
             "# <file system>\nUUID=s-root / ext4 errors=remount-ro 0 1\nproc /proc proc defaults 0 0\n\
-             UUID=s-boot /boot ext4 defaults 0 2\n/dev/vg/new /srv/new xfs defaults,nofail,noauto 0 2\n\
-             UUID=p-data /srv/data xfs noauto 0 2\nUUID=s-swap none swap sw 0 0\n"
+             UUID=s-boot /boot ext4 defaults 0 2\n/dev/vg/new /srv/new xfs nofail,x-clonetool.automount,noauto,x-clonetool.held 0 2\n\
+             UUID=p-data /srv/data xfs noauto,x-clonetool.held 0 2\nUUID=s-swap none swap sw 0 0\n"
         );
     }
 

@@ -122,8 +122,6 @@ pub enum Substitution {
 pub enum FollowUp {
     /// Module dependencies and the initramfs of every kernel.
     Initramfs,
-    /// The boot loader on the disks, and the path that firmware tries.
-    Bootloader,
     /// What the boot loader reads.
     BootConfiguration,
     /// The cache of the dynamic linker.

@@ -337,17 +337,24 @@ impl Work<'_> {
     }
 }
 
-/// The line with options under which nothing mounts it before a promotion.
+/// Holds a line, and says so.
 fn hold(line: &[u8], entry: &Entry, draft: &mut Draft<'_>) -> Vec<u8> {
+    let after = held_line(line);
+    if after != line || entry.has(MARK) {
+        draft.held.push(held(entry));
+    }
+    after
+}
+
+/// The line with options under which nothing mounts it before a promotion; as it is, if it has them.
+pub(crate) fn held_line(line: &[u8]) -> Vec<u8> {
+    let Some(entry) = Entry::of(line) else { return line.to_vec() };
     let starts = |option: &&String| {
         ["x-systemd.automount", "comment=systemd.automount", "x-systemd.wanted-by=", "x-systemd.required-by="]
             .iter()
             .any(|prefix| option.starts_with(prefix))
     };
     if entry.has("noauto") && !entry.options.iter().any(|option| starts(&option)) {
-        if entry.has(MARK) {
-            draft.held.push(held(entry));
-        }
         return line.to_vec();
     }
     let mut options: Vec<String> = Vec::new();
@@ -363,7 +370,6 @@ fn hold(line: &[u8], entry: &Entry, draft: &mut Draft<'_>) -> Vec<u8> {
         }
     }
     options.extend(["noauto".to_owned(), MARK.to_owned()]);
-    draft.held.push(held(entry));
     let options = options.join(",");
     match entry.fields {
         0..=2 => [line.trim_ascii_end(), b" auto ", options.as_bytes()].concat(),

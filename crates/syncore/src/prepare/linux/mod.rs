@@ -28,7 +28,7 @@ use super::report::Finding;
 use super::verify::Checks;
 use super::{Bootloader, Family, PrepareError, Task};
 pub(super) use boot::Installed;
-pub(super) use fstab::wrong_lines;
+pub(super) use fstab::{held_line, wrong_lines};
 
 /// Plans everything.
 pub(super) fn plan(task: &Task<'_>, family: Family, draft: &mut Draft<'_>) -> Result<Checks, PrepareError> {
