@@ -11,6 +11,7 @@ use crate::production::{ADDRESS, HOSTNAME, MACHINE_ID, MARKERS, ROOT_UUID};
 use crate::proof::{Fault, Finding, faults};
 use crate::sabotage;
 use crate::standby::{self, Layout};
+use crate::upgrade::Sync;
 use crate::vm::Firmware;
 
 /// One boot.
@@ -23,6 +24,8 @@ pub(crate) struct Case {
     pub(crate) firmware: Firmware,
     /// What is undone before, on a copy of the disk, with what production has.
     pub(crate) undo: Option<fn(&DiskCopy, &Path)>,
+    /// The syncs from an upgraded production that are done before, with a boot after each.
+    pub(crate) syncs: &'static [Sync],
     /// The faults that it shows, and what is said of each.
     pub(crate) expected: &'static [(Fault, &'static [&'static str])],
 }
@@ -58,6 +61,7 @@ const BOOT: Case = Case {
     layout: Layout::Plain,
     firmware: Firmware::Bios,
     undo: None,
+    syncs: &[],
     expected: &[],
 };
 const LONG: Case = Case { long: true, ..BOOT };
@@ -67,6 +71,8 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "uefi-fallback", firmware: Firmware::Uefi, ..BOOT },
     Case { name: "lvm-bios", layout: Layout::Lvm, ..LONG },
     Case { name: "lvm-uefi-fallback", layout: Layout::Lvm, firmware: Firmware::Uefi, ..LONG },
+    Case { name: "kernel-upgrade", syncs: &[Sync::Whole], ..BOOT },
+    Case { name: "kernel-upgrade-cut-short", syncs: &[Sync::Cut, Sync::Whole], ..BOOT },
     Case {
         name: "without-loader",
         undo: Some(sabotage::no_loader),

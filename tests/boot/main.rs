@@ -15,9 +15,11 @@ mod common;
 mod image;
 mod production;
 mod proof;
+mod rescue;
 mod sabotage;
 mod standby;
 mod traffic;
+mod upgrade;
 mod vm;
 
 use std::fs::{self, File};
@@ -31,6 +33,7 @@ use rustix::fs::FlockOperation;
 use crate::cases::{CASES, Case};
 use crate::image::{Base, DiskCopy};
 use crate::standby::{Layout, Standby};
+use crate::upgrade::Upgraded;
 use crate::vm::Firmware;
 
 /// What is run by name besides what every integration test needs.
@@ -97,7 +100,10 @@ fn main() -> ExitCode {
 /// What the boots share.
 struct Lab {
     run: PathBuf,
+    base: Base,
     production: PathBuf,
+    /// Production with another kernel, where a case needs it.
+    upgraded: Option<Upgraded>,
     standbys: Vec<Standby>,
 }
 
@@ -106,21 +112,28 @@ impl Lab {
     fn prepare(cache: &Path, cases: &[&Case], reuse: bool) -> Self {
         assert!(rustix::process::geteuid().is_root(), "the boot test needs root");
         let run = cache.join("run");
-        let mut lab = Self { production: run.join("production"), run, standbys: Vec::new() };
         let base = stage("a Debian system and a rescue system", || Base::build(cache));
-        let reuse = reuse && lab.production.exists();
+        let production = run.join("production");
+        let reuse = reuse && production.exists();
+        // A killed run may have left a mount behind.
+        common::mount::unmount_below(&run);
         if !reuse {
-            // A killed run may have left a mount behind.
-            common::mount::unmount_below(&lab.run);
-            common::dir::remove_tree(&lab.run);
-            fs::create_dir_all(&lab.run).expect("make the directory of this run");
-            stage("production", || production::plant(&base, &lab.production));
+            common::dir::remove_tree(&run);
+            fs::create_dir_all(&run).expect("make the directory of this run");
+            stage("production", || production::plant(&base, &production));
         }
+        let upgraded = run.join("upgraded");
+        common::dir::remove_tree(&upgraded);
+        let upgraded = cases
+            .iter()
+            .any(|case| !case.syncs.is_empty())
+            .then(|| stage("production, upgraded", || Upgraded::make(&production, upgraded)));
+        let mut lab = Self { base, production, upgraded, run, standbys: Vec::new() };
         // The two ways that a rescue system is started itself.
         for (layout, firmware) in [(Layout::Plain, Firmware::Bios), (Layout::Lvm, Firmware::Uefi)] {
             if cases.iter().any(|case| case.layout == layout) {
                 let old = reuse.then(|| Standby::made_before(&lab.run, &lab.production, layout)).flatten();
-                let make = || Standby::make(&base, &lab.production, &lab.run, layout, firmware);
+                let make = || Standby::make(&lab.base, &lab.production, &lab.run, layout, firmware);
                 let standby = old.unwrap_or_else(|| stage(&format!("a standby, {layout:?}"), make));
                 lab.standbys.push(standby);
             }
@@ -140,7 +153,27 @@ impl Lab {
         if let Some(undo) = case.undo {
             undo(&disk, &self.production);
         }
-        let (findings, vm) = proof::boot(standby, disk.path(), case.firmware, &self.run.join(case.name));
+        let dir = self.run.join(case.name);
+        let mut standby = standby.clone();
+        for (number, how) in case.syncs.iter().enumerate() {
+            if number > 0 && !self.starts(case, &standby, &disk, &dir) {
+                return false;
+            }
+            let upgraded = self.upgraded.as_ref().expect("upgraded");
+            upgraded.sync(
+                &self.base,
+                &mut standby,
+                &disk,
+                *how,
+                &self.run.join(format!("{}-sync-{number}", case.name)),
+            );
+        }
+        self.starts(case, &standby, &disk, &dir)
+    }
+
+    /// Starts the standby on `disk`; true when what it shows is what the case expects.
+    fn starts(&self, case: &Case, standby: &Standby, disk: &DiskCopy, dir: &Path) -> bool {
+        let (findings, vm) = proof::boot(standby, disk.path(), case.firmware, dir);
         let wrong = case.wrong(&findings);
         if wrong.is_empty() {
             return true;

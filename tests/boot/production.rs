@@ -106,6 +106,11 @@ fn plant_devices(root: &Path) {
                 GRUB_CMDLINE_LINUX=\"console=ttyS0,115200 systemd.show_status=1 panic=1\"\nGRUB_TERMINAL=serial\n\
                 GRUB_SERIAL_COMMAND=\"serial --unit=0 --speed=115200\"\n";
     write(&root.join("etc/default/grub"), grub);
+    plant_menu(root);
+}
+
+/// The boot menu of production's kernel.
+pub(crate) fn plant_menu(root: &Path) {
     let release = release(root);
     let menu = format!(
         "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\nset timeout=1\n\

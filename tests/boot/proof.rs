@@ -32,6 +32,8 @@ pub(crate) enum Fault {
     NoRoot,
     /// It ended in emergency mode, or silently, or not at all.
     Stuck,
+    /// Another kernel than the standby's.
+    Kernel,
     Hostname,
     MachineId,
     Root,
@@ -155,6 +157,7 @@ fn judge(standby: &Standby, report: &str, offered: &BTreeSet<String>) -> Vec<Fin
             findings.push((fault, found));
         }
     };
+    demand(fact("kernel") == standby.kernel, Fault::Kernel, fact("kernel"));
     demand(fact("hostname") == standby::HOSTNAME, Fault::Hostname, fact("hostname"));
     let (id, bus) = (fact("machine-id"), fact("dbus-machine-id"));
     let valid = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());

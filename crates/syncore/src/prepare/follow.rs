@@ -89,8 +89,14 @@ pub(crate) fn kernel_of(path: &RelPath) -> Option<String> {
     of_image.or(of_modules).filter(|release| !release.is_empty()).map(str::to_owned)
 }
 
-/// The commands that do it in the root `inside`, in their order; none where the root has nothing that does it.
-pub(super) fn commands(inside: &Inside, follow: FollowUp, live: bool) -> Vec<Command> {
+/// The commands that do it in the root `inside`, in their order; none where the root has nothing that does it. Kernels
+/// that are `leaving` keep what they have until they go: it is what the standby starts with if this fails.
+pub(super) fn commands(
+    inside: &Inside,
+    follow: FollowUp,
+    leaving: &BTreeSet<String>,
+    live: bool,
+) -> Vec<Command> {
     let has = |path: &str| {
         RelPath::new(path).is_ok_and(|path| inside.entry(&path).is_ok_and(|entry| entry.is_some()))
     };
@@ -105,7 +111,7 @@ pub(super) fn commands(inside: &Inside, follow: FollowUp, live: bool) -> Vec<Com
         _ => (Step::Configuration, "what it is made from changed"),
     };
     let commands = match follow {
-        FollowUp::Initramfs => initramfs(inside, &has, live),
+        FollowUp::Initramfs => initramfs(inside, &has, leaving, live),
         FollowUp::BootConfiguration => first(&[
             ("usr/sbin/update-grub", &["update-grub"]),
             ("usr/sbin/grub2-mkconfig", &["grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"]),
@@ -135,15 +141,20 @@ pub(super) fn run_live(command: &Command, monitor: &dyn Monitor) -> Result<(), S
     if outcome.succeeded() { Ok(()) } else { Err(outcome.describe(DEADLINE)) }
 }
 
-/// One initramfs for each kernel that has modules, made new or again.
-fn initramfs(inside: &Inside, has: &dyn Fn(&str) -> bool, live: bool) -> Vec<Vec<String>> {
+/// One initramfs for each kernel that has modules and stays, made new or again.
+fn initramfs(
+    inside: &Inside,
+    has: &dyn Fn(&str) -> bool,
+    leaving: &BTreeSet<String>,
+    live: bool,
+) -> Vec<Vec<String>> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let mut releases: Vec<String> = MODULES
         .iter()
         .filter_map(|at| inside.list(&journal::path(at)).ok())
         .flatten()
         .filter_map(|name| String::from_utf8(name).ok())
-        .filter(|release| has(&format!("boot/vmlinuz-{release}")))
+        .filter(|release| has(&format!("boot/vmlinuz-{release}")) && !leaving.contains(release))
         .collect();
     releases.sort();
     releases.dedup();
@@ -211,12 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn each_kernel_gets_an_initramfs_and_those_without_an_image_none() {
+    fn each_kernel_that_stays_gets_an_initramfs_and_those_without_an_image_none() {
         let temp = tempfile::tempdir().unwrap();
         for file in [
             "boot/vmlinuz-6.1-old",
             "boot/initrd.img-6.1-old",
             "boot/vmlinuz-6.1-new",
+            "boot/vmlinuz-6.1-leaving",
+            "usr/lib/modules/6.1-leaving/modules.dep",
             "usr/lib/modules/6.1-old/modules.dep",
             "usr/lib/modules/6.1-new/modules.order",
             "usr/lib/modules/6.1-gone/modules.dep",
@@ -227,8 +240,9 @@ mod tests {
             std::fs::write(file, "").unwrap();
         }
         let inside = Inside::new(Arc::new(Root::open(temp.path()).unwrap()));
-        let commands: Vec<String> =
-            commands(&inside, FollowUp::Initramfs, false).iter().map(|c| c.argv.join(" ")).collect();
+        let leaving = BTreeSet::from(["6.1-leaving".to_owned()]);
+        let commands = commands(&inside, FollowUp::Initramfs, &leaving, false);
+        let commands: Vec<String> = commands.iter().map(|c| c.argv.join(" ")).collect();
         assert_eq!(
             commands,
             ["depmod 6.1-new", "update-initramfs -c -k 6.1-new", "update-initramfs -u -k 6.1-old"]

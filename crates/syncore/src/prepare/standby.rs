@@ -124,9 +124,11 @@ impl Standby {
     }
 
     /// Does what was written down and is `wanted` now, and crosses it out; gives what failed, and where it shows.
+    /// Nothing is made for the kernels that are `leaving`.
     pub(crate) fn follow(
         &self,
         wanted: &dyn Fn(FollowUp) -> bool,
+        leaving: &BTreeSet<String>,
         monitor: &dyn Monitor,
     ) -> Vec<(RelPath, String)> {
         let mut left = match follow::read(&self.inside) {
@@ -135,7 +137,7 @@ impl Standby {
         };
         let mut failed = Vec::new();
         for one in left.clone().into_iter().filter(|one| wanted(*one)) {
-            let commands = follow::commands(&self.inside, one, self.live);
+            let commands = follow::commands(&self.inside, one, leaving, self.live);
             match self.run(&commands, monitor) {
                 Ok(()) => drop(left.remove(&one)),
                 Err(why) => {

@@ -4,8 +4,10 @@
 //! can go wrong: a file that cannot be made, or a command that fails. The standby then keeps what it has, and the run
 //! says so.
 
+use std::collections::BTreeSet;
+
 use crate::apply::{FileWriter, WriteError};
-use crate::plan::Item;
+use crate::plan::{Change, Item};
 use crate::prepare::{self, Standby, follow_ups};
 use crate::problem::Operation;
 use crate::rules::{FollowUp, RuleSet, Substitution, Treatment};
@@ -86,11 +88,18 @@ impl<'a> Receiver<'a> {
             // Remembered, so that what is made in them leaves their times as they are; not all of them are there.
             let _ = self.committer.directories.open(&prepare::path(path));
         }
-        let failed = standby.follow(&wanted, self.monitor);
+        let failed = standby.follow(&wanted, &self.leaving_kernels(), self.monitor);
         for (path, reason) in &failed {
             self.committer.problems.note(path, Operation::FollowUp, reason);
         }
         failed.is_empty()
+    }
+
+    /// The kernels that the plan deletes.
+    fn leaving_kernels(&self) -> BTreeSet<String> {
+        let gone = self.plan.items().filter(|item| matches!(item.change, Change::Delete(_)));
+        let images = gone.filter(|item| item.path.as_bytes().starts_with(b"boot/vmlinuz-"));
+        images.filter_map(|item| prepare::kernel_of(&item.path)).collect()
     }
 
     /// Takes what was made here for kernels that are gone away, and has the boot loader know.
