@@ -19,4 +19,5 @@ mod profiles;
 mod props;
 mod regressions;
 mod rooms;
+mod whole;
 mod work;

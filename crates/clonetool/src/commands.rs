@@ -13,6 +13,9 @@ mod man;
 mod plan;
 mod prepare_root;
 mod profile;
+mod recover;
+mod rollback;
+mod schedule;
 mod sync;
 mod verify;
 
@@ -44,6 +47,9 @@ pub(crate) enum Command {
     PrepareRoot(prepare_root::PrepareRootArguments),
     Image(image::ImageArguments),
     Profile(profile::ProfileArguments),
+    Rollback(rollback::RollbackArguments),
+    Recover(recover::RecoverArguments),
+    Schedule(schedule::ScheduleArguments),
     Agent(agent::AgentArguments),
     Completions(completions::CompletionsArguments),
     Man(man::ManArguments),
@@ -62,6 +68,9 @@ impl Command {
             Self::PrepareRoot(arguments) => return arguments.run(),
             Self::Image(arguments) => arguments.run(),
             Self::Profile(arguments) => arguments.run(),
+            Self::Rollback(arguments) => arguments.run(),
+            Self::Recover(arguments) => arguments.run(),
+            Self::Schedule(arguments) => arguments.run(),
             Self::Agent(arguments) => arguments.run(),
             Self::Completions(arguments) => arguments.run(),
             Self::Man(arguments) => arguments.run(),

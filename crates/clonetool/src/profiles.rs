@@ -146,6 +146,12 @@ pub(crate) fn unreadable(path: &Path, error: &io::Error) -> CommandError {
     CommandError::usage(format!("cannot read {}: {error}", escape(path.as_os_str().as_encoded_bytes())))
 }
 
+/// The name that a profile goes by in what is kept of its runs: that of its file, without the end.
+pub(crate) fn short_name(name: &OsStr) -> String {
+    let stem = Path::new(name).file_stem().unwrap_or(name);
+    stem.to_string_lossy().into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,12 +178,12 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_stops_a_run_and_says_where() {
-        let text = "[commit]\nmode = \"run\"\nkeep-generations = 3\n".to_owned();
+        let text = "[delete]\nmax-entries = 5\nmax-percent = 3\n".to_owned();
         let profile = parse(&Source { name: "a.toml".to_owned(), text }).unwrap();
         let error = refusal(&profile).unwrap();
         assert_eq!(error.exit_code(), 2);
-        assert!(error.message.starts_with("a.toml:2: commit.mode"), "{}", error.message);
-        assert!(error.hints[0].starts_with("a.toml:3: commit.keep-generations"), "{:?}", error.hints);
+        assert!(error.message.starts_with("a.toml:2: delete.max-entries"), "{}", error.message);
+        assert!(error.hints[0].starts_with("a.toml:3: delete.max-percent"), "{:?}", error.hints);
     }
 
     #[test]

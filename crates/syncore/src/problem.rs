@@ -43,6 +43,8 @@ pub enum Operation {
     FollowUp,
     /// Keeping what the rules, a mount or a limit protect.
     Protect,
+    /// Carrying out what is committed already.
+    Commit,
 }
 
 impl Operation {
@@ -64,6 +66,7 @@ impl Operation {
             Self::Rename => "rename it into place",
             Self::Delete => "delete it",
             Self::FollowUp => "do what has to follow its change",
+            Self::Commit => "carry out what is committed",
             Self::Protect => "change it",
         }
     }

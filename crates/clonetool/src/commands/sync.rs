@@ -1,11 +1,11 @@
 //! `clonetool sync`, and the arguments that `plan` shares with it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use clap::Args;
 use syncore::prepare::PRODUCTION;
-use syncore::profile::{Profile, Row};
+use syncore::profile::{CommitMode, Profile, Row, Whole};
 use syncore::rules::Class;
 use syncore::session::{Job, Location, Options};
 
@@ -79,19 +79,35 @@ impl ProfiledArguments {
         self.change.apply(&mut options);
         self.scope.apply(Some(&profile), &mut options);
         self.connection.apply(&mut options)?;
+        options.whole = whole(&profile, &self.profile);
+        if options.whole.is_some() && options.in_place {
+            return Err(CommandError::usage(
+                "--in-place changes files as it goes, and this profile all or nothing",
+            )
+            .hint("use a profile with commit.mode = \"file\" for it"));
+        }
         let held = match profile.held_rules() {
             Some(rules) => Some(Job {
                 source: source.clone(),
                 destination: below(destination.clone(), PRODUCTION),
                 rules: self.scope.rules(rules)?,
                 // Its own deletions only, and without the conditions that the first job was checked for.
-                options: Options { refuse_unlisted_filesystems: false, ..options.clone() },
+                options: Options { refuse_unlisted_filesystems: false, whole: None, ..options.clone() },
             }),
             None => None,
         };
         let job = Job { source, destination, rules: self.scope.rules(profile.rules())?, options };
         Ok(Undertaking { job, held })
     }
+}
+
+/// How many runs of a profile can be undone where it does not say so.
+const KEEP_GENERATIONS: u32 = 3;
+
+/// How the profile that was called `name` commits, if it changes all or nothing.
+fn whole(profile: &Profile, name: &OsStr) -> Option<Whole> {
+    let keep = profile.commit.keep_generations.unwrap_or(KEEP_GENERATIONS);
+    (profile.commit.mode == CommitMode::Run).then(|| Whole { profile: profiles::short_name(name), keep })
 }
 
 /// The directory at `path` below a destination.

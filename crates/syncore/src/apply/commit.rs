@@ -19,10 +19,11 @@ use super::metadata::{
     ALL, LOCKING_FLAGS, Pinned, XattrState, apply, held, hold, locked_flags, read_back, set_flags, unlock,
 };
 use super::stage::{FileWriter, Staged, WriteError};
+use super::whole::Ledger;
 use crate::plan::{Change, Item};
 use crate::problem::Operation;
-use crate::scan::{from_statx, proc_path, read_kind, statx_mask};
-use crate::tree::{Attributes, Kind, RelPath};
+use crate::scan::{Detail, Scratch, from_statx, proc_path, read_entry, read_kind, statx_mask};
+use crate::tree::{Attributes, Entry, Kind, RelPath};
 
 /// How many finished files wait for one flush before they are renamed, at most: each holds a descriptor or two.
 const PENDING_LIMIT: usize = 256;
@@ -49,6 +50,8 @@ pub struct Committer {
     pending: Mutex<Vec<(Staged, Item)>>,
     locks: Mutex<Vec<(RelPath, u32)>>,
     failed: Mutex<HashSet<RelPath>>,
+    /// Where everything is written down first, in a run that changes all or nothing.
+    pub(super) whole: Option<Ledger>,
 }
 
 impl Committer {
@@ -68,7 +71,44 @@ impl Committer {
             pending: Mutex::default(),
             locks: Mutex::default(),
             failed: Mutex::default(),
+            whole: None,
         }
+    }
+
+    /// Lets the run change everything or nothing.
+    #[must_use]
+    pub fn whole(mut self, ledger: Ledger) -> Self {
+        self.whole = Some(ledger);
+        self
+    }
+
+    /// Whether the run changes everything or nothing.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    /// The ledger, as long as things are only written down in it.
+    pub(super) fn recording(&self) -> Option<&Ledger> {
+        self.whole.as_ref().filter(|ledger| !ledger.is_committed())
+    }
+
+    /// Where files are staged that belong into the directory `parent`.
+    ///
+    /// # Errors
+    /// Whatever opening it says.
+    pub fn staging(&self, parent: &RelPath) -> rustix::io::Result<Arc<Directory>> {
+        match &self.whole {
+            Some(ledger) => ledger.stage(parent),
+            None => self.directories.open(parent),
+        }
+    }
+
+    /// What is at `path` now.
+    fn before(&self, path: &RelPath) -> rustix::io::Result<Entry> {
+        let directory = self.directories.root.hold_directory(&path.parent().unwrap_or_default())?;
+        let name = std::ffi::CString::new(path.name().unwrap_or(b".")).map_err(|_| Errno::INVAL)?;
+        Ok(read_entry(directory.as_fd(), &name, Detail::Full, &mut Scratch::default())?.0)
     }
 
     /// Records that an item could not be carried out.
@@ -94,7 +134,13 @@ impl Committer {
         self.failed.lock().map_or(true, |failed| !failed.is_empty())
     }
 
-    fn has_failed(&self, path: &RelPath) -> bool {
+    /// The paths that could not be carried out.
+    #[must_use]
+    pub fn failed(&self) -> Vec<RelPath> {
+        self.failed.lock().map(|failed| failed.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    pub(super) fn has_failed(&self, path: &RelPath) -> bool {
         self.failed.lock().is_ok_and(|failed| failed.contains(path))
     }
 
@@ -121,6 +167,15 @@ impl Committer {
     /// Makes a directory that is missing, or holds the place of something else that makes way. Its metadata is set at
     /// the end by [`Committer::finish_directory`].
     pub fn make_directory(&self, item: &Item) {
+        if let Some(ledger) = self.recording() {
+            if matches!(item.change, Change::Replace(kind) if kind != Kind::Directory) {
+                match self.before(&item.path) {
+                    Ok(before) => ledger.make_way(&item.path, before),
+                    Err(error) => return self.io(&item.path, Operation::Read, error),
+                }
+            }
+            return ledger.make_directory(&item.path);
+        }
         let name = item.path.name().unwrap_or_default();
         let made = self.parent(&item.path).and_then(|directory| {
             if matches!(item.change, Change::Replace(kind) if kind != Kind::Directory) {
@@ -153,6 +208,10 @@ impl Committer {
             let staged = staged.ok_or_else(|| format!("{}: it is not staged", item.path))?;
             self.dress(&item, Pinned::Open(fd.as_fd()), staged.directory.default_acl, ALL);
             ready.push((staged, item));
+        }
+        if let Some(ledger) = &self.whole {
+            ready.into_iter().for_each(|(staged, item)| ledger.put(staged, &item));
+            return Ok(());
         }
         if self.durable {
             self.directories.flush().map_err(|e| std::io::Error::from(e).to_string())?;
@@ -262,6 +321,9 @@ impl Committer {
 
     /// Renames into place: at once what is new, after a flush what replaces something.
     pub(super) fn place(&self, staged: Staged, item: &Item) {
+        if let Some(ledger) = &self.whole {
+            return ledger.put(staged, item);
+        }
         if !self.durable || item.change == Change::Create {
             return self.rename(staged, item);
         }
@@ -361,6 +423,12 @@ impl Committer {
                 format!("{leader}, of which it is a name, has a problem"),
             );
         }
+        if let Some(ledger) = &self.whole {
+            return match self.link_staged(ledger, leader, item) {
+                Ok(()) => {}
+                Err(error) => self.io(&item.path, Operation::Link, error),
+            };
+        }
         let result = (|| {
             let from = self.parent(leader)?;
             let directory = self.parent(&item.path)?;
@@ -392,6 +460,23 @@ impl Committer {
         }
     }
 
+    /// Stages another name of the leader, which is staged itself or in its place.
+    fn link_staged(&self, ledger: &Ledger, leader: &RelPath, item: &Item) -> rustix::io::Result<()> {
+        let stage = ledger.stage(&item.path.parent().unwrap_or_default())?;
+        let link = |from: BorrowedFd<'_>, name: &[u8]| {
+            Staged::make(&self.directories, &stage, |at, to| linkat(from, name, at, to, AtFlags::empty()))
+        };
+        let (staged, ()) = match ledger.staged(leader) {
+            Some((from, name)) => link(from.as_fd(), &name)?,
+            None => {
+                let from = self.directories.root.hold_directory(&leader.parent().unwrap_or_default())?;
+                link(from.as_fd(), leader.name().unwrap_or_default())?
+            }
+        };
+        ledger.put(staged, item);
+        Ok(())
+    }
+
     /// Takes the locking flags off a name, and remembers to set them again.
     fn open_lock(&self, directory: &Directory, name: &[u8], path: &RelPath) -> rustix::io::Result<()> {
         let fd = hold(directory.as_fd(), name)?;
@@ -403,8 +488,54 @@ impl Committer {
         Ok(())
     }
 
+    /// Writes down that a path is deleted at the end, in a run that changes all or nothing.
+    pub fn plan_removal(&self, item: &Item) {
+        if let Some(ledger) = self.recording() {
+            match self.before(&item.path) {
+                Ok(before) => ledger.remove(&item.path, before),
+                // Already gone.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(error) => self.io(&item.path, Operation::Read, error),
+            }
+        }
+    }
+
+    /// Writes down a change of metadata, in a run that changes all or nothing; true when that is all for now.
+    pub(super) fn record_metadata(&self, item: &Item, attributes: Attributes) -> bool {
+        let Some(ledger) = self.recording() else { return false };
+        match self.before(&item.path) {
+            Ok(before) => ledger.dress(item, attributes, Some(before)),
+            Err(error) => self.io(&item.path, Operation::ReadMetadata, error),
+        }
+        true
+    }
+
+    /// Writes down what a directory is like at the end, in a run that changes all or nothing.
+    pub fn plan_directory(&self, item: &Item) {
+        if let Some(ledger) = self.recording()
+            && !self.has_failed(&item.path)
+        {
+            let before = match item.change {
+                Change::Update(_) => self.before(&item.path).ok(),
+                _ => None,
+            };
+            ledger.dress(item, directory_attributes(item), before);
+        }
+    }
+
     /// Deletes one path; a directory only when it is empty.
     pub fn delete(&self, item: &Item) {
+        if let Some(ledger) = self.recording() {
+            // It makes way for something else.
+            return match self.before(&item.path) {
+                Ok(before) => ledger.make_way(&item.path, before),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(error) => self.io(&item.path, Operation::Read, error),
+            };
+        }
+        if let Some(ledger) = &self.whole {
+            return self.removal(ledger, &item.path);
+        }
         let name = item.path.name().unwrap_or_default();
         let result = self.parent(&item.path).and_then(|directory| {
             self.check_planned(&directory, item)?;
@@ -437,15 +568,14 @@ impl Committer {
         if self.has_failed(&item.path) {
             return;
         }
+        if let Some(ledger) = &self.whole {
+            return self.directory(ledger, &item.path);
+        }
         let fd: OwnedFd = match self.directories.root.hold_directory(&item.path) {
             Ok(fd) => fd,
             Err(error) => return self.io(&item.path, Operation::SetMode, error),
         };
-        let attributes = match item.change {
-            // The mode, too: without privilege the directory may have been opened for what was made in it.
-            Change::Update(attributes) => attributes | Attributes::MTIME | Attributes::MODE,
-            _ => ALL,
-        };
+        let attributes = directory_attributes(item);
         let mut failures = self.unlock_directory(fd.as_fd());
         failures.extend(apply(held(&fd), &item.entry, attributes, XattrState::Some));
         if failures.is_empty() {
@@ -490,10 +620,19 @@ impl Committer {
     }
 }
 
+/// What is set of a directory at the end.
+fn directory_attributes(item: &Item) -> Attributes {
+    match item.change {
+        // The mode, too: without privilege the directory may have been opened for what was made in it.
+        Change::Update(attributes) => attributes | Attributes::MTIME | Attributes::MODE,
+        _ => ALL,
+    }
+}
+
 /// Takes the locking flags off `name` for as long as `change` needs. Should the inode still have a name afterwards, one
 /// that is no part of this run perhaps, or should the change fail, it gets them back.
-fn through_lock(
-    directory: &Directory,
+pub(super) fn through_lock(
+    directory: &impl AsFd,
     name: &[u8],
     change: impl FnOnce() -> rustix::io::Result<()>,
 ) -> rustix::io::Result<()> {

@@ -31,6 +31,13 @@ impl AsFd for Directory {
     }
 }
 
+impl Directory {
+    /// One that is for us alone: nothing is inherited from it, and its times are nobody's business.
+    pub(crate) fn private(fd: OwnedFd) -> Self {
+        Self { fd, default_acl: false }
+    }
+}
+
 /// Which filesystems below the root may be written to.
 #[derive(Debug)]
 struct Writable {
@@ -46,6 +53,8 @@ pub struct Directories {
     writable: Writable,
     /// One open directory on each filesystem that may be written to.
     filesystems: Vec<OwnedFd>,
+    /// Where those below the root begin.
+    tops: Vec<RelPath>,
     /// What each was like when first touched.
     touched: Mutex<BTreeMap<RelPath, Entry>>,
     privileged: bool,
@@ -60,6 +69,7 @@ impl Directories {
         let identity = root.identity()?;
         let mut entered: Vec<Identity> = vec![identity];
         let mut filesystems = vec![root.open_directory(&RelPath::root())?];
+        let mut tops = Vec::new();
         for mount in
             mounts.iter().filter(|mount| mount.is_local() && !boundaries.barriers.contains(&mount.path))
         {
@@ -70,6 +80,7 @@ impl Directories {
                 let stat = statx(&directory, c"", AtFlags::EMPTY_PATH, statx_mask())?;
                 entered.push(identity_of(&stat));
                 filesystems.push(directory);
+                tops.push(mount.path.clone());
             }
         }
         let writable = Writable {
@@ -83,6 +94,7 @@ impl Directories {
             names: StageNames::new(),
             writable,
             filesystems,
+            tops,
             touched: Mutex::default(),
             privileged: rustix::process::geteuid().is_root(),
         })
@@ -122,6 +134,19 @@ impl Directories {
         Ok(Arc::new(Directory { fd, default_acl }))
     }
 
+    /// Where the filesystems below the root begin that may be written to.
+    #[must_use]
+    pub fn tops(&self) -> &[RelPath] {
+        &self.tops
+    }
+
+    /// Says what directories were like before they were touched by a run that was interrupted.
+    pub(crate) fn touched_before(&self, before: &[(RelPath, Entry)]) {
+        if let Ok(mut touched) = self.touched.lock() {
+            touched.extend(before.iter().cloned());
+        }
+    }
+
     /// Flushes every filesystem that may be written to (syncfs(2)).
     ///
     /// # Errors
@@ -146,8 +171,8 @@ impl Directories {
         for (path, before) in touched.iter().rev().filter(|(path, _)| !planned.contains(*path)) {
             let fd = match self.root.hold_directory(path) {
                 Ok(fd) => fd,
-                // Deleted by this very run.
-                Err(Errno::NOENT) => continue,
+                // Deleted by this very run, perhaps to make way for a file.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
                 Err(error) => {
                     problems.note(path, Operation::SetTimes, std::io::Error::from(error));
                     continue;

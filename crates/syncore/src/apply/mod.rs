@@ -5,7 +5,7 @@
 //! half-written under its final name. What can go wrong: the standby is alive, too. Whatever was planned is looked
 //! at again before it is replaced, and what is no longer as planned becomes a problem instead of being overwritten.
 
-mod commit;
+pub(in crate::apply) mod commit;
 mod copy;
 mod directory;
 mod displace;
@@ -14,15 +14,21 @@ mod moved;
 mod rewrite;
 mod stage;
 mod update;
+mod whole;
 
 pub use commit::{Committer, NamesOf};
 pub use copy::Copied;
 pub use directory::{Directories, Directory};
 pub use stage::{FileWriter, WriteError};
+pub use whole::{
+    Back, Generation, Ledger, Recovered, generations, is_interrupted, recover, roll_back, suspended,
+    unsuspend,
+};
 
 pub(crate) use displace::{directory_like, displace, exchange, replace};
 pub(crate) use metadata::LOCKING_FLAGS;
 pub(crate) use rewrite::rewrite;
+pub(crate) use whole::{ELSEWHERE, PLAIN_HOME};
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -31,15 +31,17 @@ impl Committer {
     /// # Errors
     /// [`WriteError::Mismatch`] when the file has to be sent; what is at `from` is as it was then.
     pub fn adopt(&self, item: &Item, from: &RelPath, digest: [u8; 32]) -> Result<(), WriteError> {
-        let directory = self.parent(from)?;
+        let directory = self.directories.root.hold_directory(&from.parent().unwrap_or_default())?;
         let name = CString::new(from.name().unwrap_or_default()).map_err(|_| WriteError::Mismatch)?;
         let (fd, same) = self.look(item, &directory, &name).map_err(|_| WriteError::Mismatch)?;
         let before = Stability::of(fd.as_fd())?;
         if before.size_bytes != item.entry.size_bytes {
             return Err(WriteError::Mismatch);
         }
-        let target = self.parent(&item.path)?;
-        if same {
+        let target = self.staging(&item.path.parent().unwrap_or_default())?;
+        // While it is only written down, the time of what is in its place stays as it is.
+        let untouched = self.whole.is_none() || before.mtime == item.entry.mtime;
+        if same && untouched {
             self.link_moved(item, &fd, &before, &target, digest)
         } else {
             self.copy_moved(item, &fd, &before, &target, digest)
@@ -47,12 +49,7 @@ impl Committer {
     }
 
     /// Opens what lies there, and says whether it may become the new file itself.
-    fn look(
-        &self,
-        item: &Item,
-        directory: &Directory,
-        name: &CString,
-    ) -> rustix::io::Result<(OwnedFd, bool)> {
+    fn look(&self, item: &Item, directory: &OwnedFd, name: &CString) -> rustix::io::Result<(OwnedFd, bool)> {
         let (found, inode) = read_entry(directory.as_fd(), name, Detail::Full, &mut Scratch::default())?;
         if found.kind != Kind::File || inode.links != 1 {
             return Err(Errno::STALE);
@@ -72,7 +69,7 @@ impl Committer {
         item: &Item,
         fd: &OwnedFd,
         before: &Stability,
-        target: &Directory,
+        target: &Arc<Directory>,
         digest: [u8; 32],
     ) -> Result<(), WriteError> {
         if digest_open(fd.as_fd(), before)? != digest || !Stability::of(fd.as_fd())?.same_as(before) {
@@ -82,6 +79,15 @@ impl Committer {
             set_mtime(Pinned::Open(fd.as_fd()), item.entry.mtime)?;
         }
         // By the descriptor: it is the inode whose content was looked at.
+        if let Some(ledger) = &self.whole {
+            let from = proc_path(fd.as_fd());
+            let staged = Staged::make(&self.directories, target, |at, name| {
+                linkat(rustix::fs::CWD, &from, at, name, AtFlags::SYMLINK_FOLLOW)
+            });
+            let (staged, ()) = staged.map_err(|_| WriteError::Mismatch)?;
+            ledger.put(staged, item);
+            return Ok(());
+        }
         let name = item.path.name().unwrap_or_default();
         match linkat(rustix::fs::CWD, proc_path(fd.as_fd()), target, name, AtFlags::SYMLINK_FOLLOW) {
             Ok(()) => Ok(()),

@@ -20,25 +20,24 @@ use crate::tree::{Attributes, Entry, Kind};
 impl Committer {
     /// Makes a symlink, FIFO, socket or device, or changes what can be changed without content.
     pub fn without_content(&self, item: &Item) {
-        let name = item.path.name().unwrap_or_default();
-        let directory = match self.parent(&item.path) {
-            Ok(directory) => directory,
+        let staging = match self.staging(&item.path.parent().unwrap_or_default()) {
+            Ok(staging) => staging,
             Err(error) => return self.io(&item.path, Operation::Create, error),
         };
         match item.change {
             Change::Update(attributes)
                 if !attributes.contains(Attributes::CONTENT) && !attributes.contains(Attributes::LINKS) =>
             {
-                self.change_metadata(item, &directory, name, attributes);
+                self.change_metadata(item, &staging, attributes);
             }
-            _ if item.entry.kind == Kind::File => self.separate(item, &directory, name),
-            _ => self.make_special(item, &directory),
+            _ if item.entry.kind == Kind::File => self.separate(item, &staging),
+            _ => self.make_special(item, &staging),
         }
     }
 
-    fn make_special(&self, item: &Item, directory: &Arc<Directory>) {
+    fn make_special(&self, item: &Item, staging: &Arc<Directory>) {
         let entry = &item.entry;
-        let made = Staged::make(&self.directories, directory, |at, name| {
+        let made = Staged::make(&self.directories, staging, |at, name| {
             if entry.kind == Kind::Symlink {
                 return symlinkat(&entry.target[..], at, name);
             }
@@ -50,18 +49,18 @@ impl Committer {
             };
             mknodat(at, name, kind, Mode::RUSR | Mode::WUSR, makedev(entry.device.0, entry.device.1))
         });
-        let staged = made.and_then(|(staged, ())| Ok((hold(directory.as_fd(), &staged.name)?, staged)));
+        let staged = made.and_then(|(staged, ())| Ok((hold(staging.as_fd(), &staged.name)?, staged)));
         match staged {
             Ok((fd, staged)) => {
-                self.dress(item, held(&fd), directory.default_acl, ALL);
+                self.dress(item, held(&fd), staging.default_acl, ALL);
                 self.place(staged, item);
             }
             Err(error) => self.io(&item.path, Operation::Create, error),
         }
     }
 
-    fn change_metadata(&self, item: &Item, directory: &Arc<Directory>, name: &[u8], attributes: Attributes) {
-        let fd = match hold(directory.as_fd(), name) {
+    fn change_metadata(&self, item: &Item, staging: &Arc<Directory>, attributes: Attributes) {
+        let fd = match self.held(item) {
             Ok(fd) => fd,
             Err(error) => return self.io(&item.path, Operation::SetMode, error),
         };
@@ -81,10 +80,13 @@ impl Committer {
         if inode.links != (self.names_of.0)(inode.identity.device, inode.identity.inode) {
             // It has a name that is out of scope, or new. The inode is left to it.
             return if item.entry.kind == Kind::File {
-                self.separate(item, directory, name);
+                self.separate(item, staging);
             } else {
-                self.make_special(item, directory);
+                self.make_special(item, staging);
             };
+        }
+        if self.record_metadata(item, attributes) {
+            return;
         }
         if found.flags & LOCKING_FLAGS != 0
             && let Err(error) = unlock(fd.as_fd())
@@ -101,9 +103,20 @@ impl Committer {
         self.defer_locks(item);
     }
 
+    /// Holds what an item changes.
+    fn held(&self, item: &Item) -> rustix::io::Result<OwnedFd> {
+        let name = item.path.name().unwrap_or_default();
+        // Nothing is touched while it is only written down.
+        if self.recording().is_some() {
+            let parent = item.path.parent().unwrap_or_default();
+            return hold(self.directories.root.hold_directory(&parent)?.as_fd(), name);
+        }
+        hold(self.parent(&item.path)?.as_fd(), name)
+    }
+
     /// Gives a file an inode of its own with the content it has: it had names that must not change with it.
-    fn separate(&self, item: &Item, directory: &Arc<Directory>, name: &[u8]) {
-        let opened = hold(directory.as_fd(), name).and_then(|fd| {
+    fn separate(&self, item: &Item, staging: &Arc<Directory>) {
+        let opened = self.held(item).and_then(|fd| {
             let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, statx_mask())?;
             let (found, _) = from_statx(&stat)?;
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -121,7 +134,7 @@ impl Committer {
             Ok(opened) => opened,
             Err(error) => return self.io(&item.path, Operation::Read, error),
         };
-        let written = FileWriter::create(&self.directories, directory, Some(basis))
+        let written = FileWriter::create(&self.directories, staging, Some(basis))
             .map_err(WriteError::from)
             .and_then(|mut writer| {
                 writer.copy_basis(found.size_bytes)?;

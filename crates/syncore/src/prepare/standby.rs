@@ -117,6 +117,11 @@ impl Standby {
         self.live.then(|| rustix::system::uname().release().to_string_lossy().into_owned())
     }
 
+    /// Whether nothing is left to be done for the next boot.
+    pub(crate) fn is_bootable(&self) -> bool {
+        follow::read(&self.inside).is_ok_and(|left| !left.into_iter().any(follow::is_for_boot))
+    }
+
     /// Writes down what has to follow, with what is left from before, durably.
     pub(crate) fn intend(&self, mut wanted: BTreeSet<FollowUp>) -> io::Result<()> {
         wanted.extend(follow::read(&self.inside)?);

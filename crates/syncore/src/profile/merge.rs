@@ -13,7 +13,7 @@ use super::document::{CommitTable, DeleteTable, Document, SetName, Text};
 use super::error::closest;
 use super::shipped;
 use super::times::{check_calendar, parse_duration};
-use super::{CommitMode, Gate, NotBuiltYet, Profile, ProfileError, Resolver, Row};
+use super::{Gate, NotBuiltYet, Profile, ProfileError, Resolver, Row};
 use crate::rules::{Action, Class, Origin, Rule, Treatment};
 use crate::tree::RelPath;
 
@@ -29,8 +29,6 @@ pub(super) struct Merge<'a> {
 /// Where values stand that this version does not obey yet; only the value that holds in the end counts.
 #[derive(Default)]
 struct Places {
-    commit_run: Option<Origin>,
-    keep_generations: Option<Origin>,
     max_entries: Option<Origin>,
     max_percent: Option<Origin>,
     gates: Vec<Origin>,
@@ -215,24 +213,17 @@ impl<'a> Merge<'a> {
         }
         if let Some(mode) = &commit.mode {
             profile.commit.mode = *mode.get_ref();
-            places.commit_run = (profile.commit.mode == CommitMode::Run).then(|| text.origin(mode));
         }
         if let Some(keep) = &commit.keep_generations {
             profile.commit.keep_generations = Some(*keep.get_ref());
-            places.keep_generations = Some(text.origin(keep));
         }
         Ok(())
     }
 
     /// The whole.
     pub(super) fn finish(self) -> Profile {
-        let Places { commit_run, keep_generations, max_entries, max_percent, gates } = self.not_built;
-        let single = [
-            ("delete.max-entries", max_entries),
-            ("delete.max-percent", max_percent),
-            ("commit.mode = \"run\"", commit_run),
-            ("commit.keep-generations", keep_generations),
-        ];
+        let Places { max_entries, max_percent, gates } = self.not_built;
+        let single = [("delete.max-entries", max_entries), ("delete.max-percent", max_percent)];
         let single = single.into_iter().filter_map(|(key, origin)| Some((key, origin?)));
         let gates = gates.into_iter().map(|origin| ("gate", origin));
         let not_built = single

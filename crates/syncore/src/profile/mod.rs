@@ -109,7 +109,7 @@ pub struct Delete {
 pub struct Commit {
     /// All or nothing, or as they arrive.
     pub mode: CommitMode,
-    /// How many generations are kept. Not built yet.
+    /// Of how many runs it is kept what they replaced, where the run is all or nothing.
     pub keep_generations: Option<u32>,
 }
 
@@ -120,8 +120,17 @@ pub enum CommitMode {
     /// Each path is old or new, as it arrives.
     #[default]
     File,
-    /// The run as a whole, or nothing of it. Not built yet.
+    /// The run as a whole, or nothing of it.
     Run,
+}
+
+/// A run that changes everything or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whole {
+    /// The profile that it carries out: what is kept is kept under this name.
+    pub profile: String,
+    /// Of how many runs of this profile it is kept what they replaced, this one included.
+    pub keep: u32,
 }
 
 /// When it runs: `[schedule]`. Only data; whoever installs a schedule reads it.

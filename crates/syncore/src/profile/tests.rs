@@ -177,29 +177,16 @@ fn a_profile_that_extends_nothing_or_itself_is_an_error() {
 
 #[test]
 fn what_is_not_built_yet_is_named_with_its_line_and_only_where_it_holds() {
-    let text = "[delete]\nmax-entries = 5\n[commit]\nmode = \"run\"\nkeep-generations = 3\n\
+    let text = "[delete]\nmax-entries = 5\nmax-percent = 3\n\
                 [[gate]]\nkind = \"command\"\nname = \"quiet\"\ncommand = [\"/bin/true\"]\n";
     let found = parse(text).unwrap().not_built_yet();
     let keys: Vec<(&str, u32)> =
         found.iter().map(|not_built| (not_built.key.as_str(), not_built.line)).collect();
-    let expected = [
-        ("delete.max-entries", 2),
-        ("commit.mode = \"run\"", 4),
-        ("commit.keep-generations", 5),
-        ("gate", 7),
-    ];
+    let expected = [("delete.max-entries", 2), ("delete.max-percent", 3), ("gate", 4)];
     assert_eq!(keys, expected);
-    let message = "my.toml:4: commit.mode = \"run\" is not built yet, and a profile is not half obeyed; \
+    let message = "my.toml:3: delete.max-percent is not built yet, and a profile is not half obeyed; \
                    remove it to run";
     assert_eq!(found[1].to_string(), message);
-    // A profile that takes it back can run.
-    let resolver = |_: &str| Some("[commit]\nmode = \"run\"\n".to_string());
-    let text = "extends = [\"base\"]\n[commit]\nmode = \"file\"\n";
-    assert_eq!(Profile::parse("my.toml", text, &resolver).unwrap().not_built_yet(), []);
-    assert_eq!(
-        Profile::parse("my.toml", "extends = [\"base\"]", &resolver).unwrap().not_built_yet().len(),
-        1
-    );
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::hash::{BuildHasher, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::rules::{Action, Class, Origin, Rule, RuleSet, Scope, Treatment};
+use crate::apply::{ELSEWHERE, PLAIN_HOME};
+use crate::rules::{self, Action, Class, Origin, Rule, RuleSet, Scope, Treatment};
 use crate::scan::{Boundaries, Mount, Root, mounts_below};
 use crate::session::{Job, SessionError};
 use crate::tree::{NameKey, RelPath};
@@ -91,6 +92,9 @@ pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) ->
         let origin = Origin { file: "clonetool".into(), line: 0 };
         rules.push(Rule::new(Action::Class(Class::A), OWN_STATE, origin));
     }
+    if options.whole.is_some() {
+        rules.extend(areas(standby));
+    }
     let asked = RuleSet::compile(rules.clone())?;
     // After the sender's, so that the standby's word counts where both speak of the same path.
     rules.extend(standby.rules.iter().filter(|rule| takes_away(rule) || narrows(&asked, rule)).cloned());
@@ -112,9 +116,23 @@ pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) ->
         delete: options.delete,
         durable: options.durable,
         in_place: options.in_place,
+        whole: options.whole.clone(),
         delta,
         names: draw_names(),
     })
+}
+
+/// What a run that changes all or nothing keeps to itself on the standby.
+fn areas(standby: &Facts) -> Vec<Rule> {
+    let origin = Origin { file: "clonetool".into(), line: 0 };
+    let tops = standby.mounts.iter().filter(|mount| mount.is_local()).map(|mount| mount.path.clone());
+    let elsewhere = tops.chain([RelPath::root()]).map(|top| top.join(ELSEWHERE.as_bytes()));
+    let homes = [&OWN_STATE[1..], PLAIN_HOME].into_iter().filter_map(|home| RelPath::new(home).ok());
+    let protect = |path: RelPath| {
+        let pattern = rules::literal(&[b"/", path.as_bytes()].concat());
+        Rule::new(Action::Protect, pattern, origin.clone())
+    };
+    elsewhere.chain(homes).map(protect).collect()
 }
 
 /// A key that nobody could know before: the standard library seeds this from the system's randomness.

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::plan::{PlanId, Totals};
 use crate::problem::Problem;
+use crate::profile::Whole;
 use crate::rules::Rule;
 use crate::wire::{Compression, Remote, TransportError, WireError};
 
@@ -37,6 +38,8 @@ pub struct Options {
     pub refuse_unlisted_filesystems: bool,
     /// Flush to stable storage before success is reported.
     pub durable: bool,
+    /// Change everything or nothing, and keep what that replaces; none to change each path as it arrives.
+    pub whole: Option<Whole>,
     /// Write changed blocks into the existing file instead of building a new one.
     pub in_place: bool,
     /// How to compress what is sent.
@@ -57,6 +60,7 @@ impl Default for Options {
             also: Vec::new(),
             refuse_unlisted_filesystems: false,
             durable: true,
+            whole: None,
             in_place: false,
             compression: Compression::Auto,
             bandwidth_limit: None,

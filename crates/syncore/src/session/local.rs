@@ -88,7 +88,7 @@ impl LocalSource<'_> {
         parent: &RelPath,
     ) -> Result<(OwnedFd, Arc<Directory>), (Operation, rustix::io::Errno)> {
         let from = self.root.hold_directory(parent).map_err(|error| (Operation::Read, error))?;
-        let to = receiver.committer.directories.open(parent).map_err(|error| (Operation::Create, error))?;
+        let to = receiver.committer.staging(parent).map_err(|error| (Operation::Create, error))?;
         Ok((from, to))
     }
 

@@ -25,6 +25,7 @@ mod receive;
 mod receive_lane;
 mod receiver;
 mod refine;
+mod restore;
 mod send;
 mod sender;
 mod stable;
@@ -40,6 +41,7 @@ use crate::wire::{
 pub(crate) use agree::{open_root, reaches};
 pub use job::{AgentLimits, Approval, Job, Location, Options, Report, SessionError};
 pub(crate) use receiver::lock_root;
+pub use restore::{generations, recover, resume, roll_back};
 
 /// Runs `job` to its end and says what was done.
 ///

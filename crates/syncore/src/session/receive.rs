@@ -172,8 +172,9 @@ impl<'a> Receiver<'a> {
             self.content(outgoing, lanes)?;
         }
         self.committer.flush();
-        self.remember();
         self.plan.items().filter(|item| item.link_to.is_some()).for_each(|item| self.committer.link(&item));
+        self.commit()?;
+        self.remember();
         // What the next boot needs is made before anything goes that the last one needed.
         let bootable = self.follow(is_for_boot);
         let kernels_gone = self.delete(bootable);
@@ -186,9 +187,40 @@ impl<'a> Receiver<'a> {
             operation: "flush the standby to stable storage",
             reason: std::io::Error::from(error).to_string(),
         })?;
+        self.committer.conclude().map_err(|error| unfinished(&error))?;
         Ok(Done {
             literal_bytes: self.literal_bytes.load(Ordering::Relaxed),
             copied_bytes: self.copied_bytes.load(Ordering::Relaxed),
+        })
+    }
+
+    /// In a run that changes all or nothing, puts everything in its place: up to here nothing was changed.
+    fn commit(&self) -> Result<(), SessionError> {
+        if !self.committer.is_whole() {
+            return Ok(());
+        }
+        if let Some(path) = self.committer.failed().into_iter().find(is_critical) {
+            return Err(SessionError::Fatal {
+                operation: "commit the run, and nothing was changed",
+                reason: format!("{path} could not be brought, and the system would be half of another one"),
+            });
+        }
+        if !self.committer.failed_any() {
+            self.deletions().for_each(|item| self.committer.plan_removal(&item));
+        }
+        let directories = self.plan.items().filter(|item| item.entry.kind == Kind::Directory);
+        directories
+            .filter(|item| !matches!(item.change, Change::Delete(_)))
+            .for_each(|item| self.committer.plan_directory(&item));
+        self.committer.commit().map_err(|error| unfinished(&error))
+    }
+
+    /// What is deleted at the end; what was in the way of something else is gone already.
+    fn deletions(&self) -> impl Iterator<Item = Item> {
+        let replaced = self.replaced_directories();
+        self.plan.items().filter(move |item| {
+            let deleted = matches!(item.change, Change::Delete(_));
+            deleted && !replaced.iter().any(|replaced| item.path.starts_with(&replaced.path))
         })
     }
 
@@ -235,13 +267,7 @@ impl<'a> Receiver<'a> {
     /// Kernels stay while what the next boot needs is not there (`bootable`), and so does the one that is running. True
     /// when kernels were deleted.
     fn delete(&self, bootable: bool) -> bool {
-        // What was in the way of something else is gone already.
-        let replaced = self.replaced_directories();
-        let left = |item: &Item| {
-            let deleted = matches!(item.change, Change::Delete(_));
-            deleted && !replaced.iter().any(|replaced| item.path.starts_with(&replaced.path))
-        };
-        let count = self.plan.items().filter(left).count();
+        let count = self.deletions().count();
         if count > 0 && self.committer.failed_any() {
             let reason = format!("{count} deletions were put off, because not everything could be made");
             self.committer.problems.note(&RelPath::root(), Operation::Delete, reason);
@@ -249,7 +275,7 @@ impl<'a> Receiver<'a> {
         }
         let running = self.standby.and_then(|(standby, _)| standby.running_kernel());
         let (mut kept, mut gone) = (BTreeSet::new(), false);
-        for item in self.plan.items().filter(left) {
+        for item in self.deletions() {
             if let Some(kernel) = self.standby.and_then(|_| kernel_of(&item.path)) {
                 if !bootable || running.as_ref() == Some(&kernel) {
                     kept.insert(kernel);
@@ -441,4 +467,29 @@ impl<'a> Receiver<'a> {
         drop(lock);
         swapped.err()
     }
+}
+
+/// Paths of which a standby must not have some from before a run and some from after it.
+fn is_critical(path: &RelPath) -> bool {
+    const CRITICAL: [&[u8]; 12] = [
+        b"boot",
+        b"lib",
+        b"lib32",
+        b"lib64",
+        b"usr/lib",
+        b"usr/lib32",
+        b"usr/lib64",
+        b"var/lib/dpkg",
+        b"var/lib/rpm",
+        b"usr/lib/sysimage/rpm",
+        b"var/lib/pacman",
+        b"var/sadm",
+    ];
+    let below =
+        |top: &[u8]| path.as_bytes().strip_prefix(top).is_some_and(|rest| rest.first() == Some(&b'/'));
+    CRITICAL.iter().any(|top| below(top))
+}
+
+fn unfinished(error: &std::io::Error) -> SessionError {
+    SessionError::Fatal { operation: "finish the run", reason: error.to_string() }
 }

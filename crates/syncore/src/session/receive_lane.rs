@@ -124,7 +124,7 @@ impl<'a> Lane<'a> {
         match &self.parent {
             Some((held, directory)) if *held == parent => Ok(Arc::clone(directory)),
             _ => {
-                let directory = self.receiver.committer.directories.open(&parent)?;
+                let directory = self.receiver.committer.staging(&parent)?;
                 self.parent = Some((parent, Arc::clone(&directory)));
                 Ok(directory)
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, openat};
 
-use crate::apply::{Committer, Directories, NamesOf, Problems};
+use crate::apply::{Committer, Directories, Ledger, NamesOf, Problems};
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Line, Listed, Plan};
 use crate::prepare::Standby;
@@ -21,7 +21,7 @@ use crate::session::local::LocalSource;
 use crate::session::receive::Receiver;
 use crate::session::send::send_problems;
 use crate::session::sender::{note_all, scan_root, sorted};
-use crate::session::{Report, Say, SessionError, agree, ask, unexpected};
+use crate::session::{Report, Say, SessionError, agree, ask, restore, unexpected};
 use crate::tree::{Entry, Kind, NameKey, RelPath};
 use crate::wire::{Answer, CONTROL, Connection, Facts, Message, Question, Start, WireError};
 
@@ -64,6 +64,7 @@ impl Receiving {
                 reason: "its filesystem is mounted read-only".to_owned(),
             });
         }
+        restore::ready(&root, dry_run)?;
         let standby = Standby::of(&root).map_err(|error| {
             SessionError::Refused(format!("the journal of the standby's preparation cannot be read: {error}"))
         })?;
@@ -182,7 +183,18 @@ impl Receiving {
                 snapshot.links(device, inode).map_or(1, |group| group.members)
             }))
         };
-        let committer = Committer::new(Arc::new(directories), Arc::clone(&problems), names_of, start.durable);
+        let directories = Arc::new(directories);
+        let mut committer =
+            Committer::new(Arc::clone(&directories), Arc::clone(&problems), names_of, start.durable);
+        if let Some(whole) = &start.whole {
+            let ledger = Ledger::begin(&root, directories.tops(), whole.clone()).map_err(|error| {
+                SessionError::Fatal {
+                    operation: "make the place where the run is staged",
+                    reason: error.to_string(),
+                }
+            })?;
+            committer = committer.whole(ledger);
+        }
         let standby = self.standby.as_ref().map(|standby| (standby, &own));
         let receiver = Receiver::new(&view, &plan, committer, start, source, standby, monitor);
         receiver.committer.sweep(&snapshot.leftovers);

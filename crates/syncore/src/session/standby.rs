@@ -54,7 +54,7 @@ impl<'a> Receiver<'a> {
         let made = standby
             .make(substitution, &item.path, &production)
             .map_err(|reason| WriteError::Io(std::io::Error::other(reason)))?;
-        let directory = self.committer.directories.open(&item.path.parent().unwrap_or_default())?;
+        let directory = self.committer.staging(&item.path.parent().unwrap_or_default())?;
         let mut writer = FileWriter::create(&self.committer.directories, &directory, None)?;
         writer.raw_data(&made)?;
         let sum = |content: &[u8]| (content.len() as u64, *blake3::hash(content).as_bytes());

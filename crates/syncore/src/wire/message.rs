@@ -10,6 +10,7 @@ use super::WireError;
 use crate::delta::{BlockSums, Region, RegionSums};
 use crate::plan::{Line, Listed, PlanId};
 use crate::problem::Problem;
+use crate::profile::Whole;
 use crate::rules::Rule;
 use crate::scan::{Boundaries, Mount};
 use crate::tree::{Digest, Kind, NameKey, RelPath, Timestamp, check_name};
@@ -71,6 +72,8 @@ pub struct Start {
     pub durable: bool,
     /// Whether changed blocks are written into the existing file.
     pub in_place: bool,
+    /// Whether everything is changed or nothing, and then what is kept.
+    pub whole: Option<Whole>,
     /// Whether the receiver offers signatures of what it has, instead of taking files whole.
     pub delta: bool,
     /// The key of this run's name hashes.

@@ -1,0 +1,99 @@
+//! `clonetool rollback`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use clap::Args;
+use syncore::apply::{Back, Generation};
+use syncore::session;
+use syncore::tree::RelPath;
+
+use crate::error::CommandError;
+use crate::profiles;
+use crate::run::Outcome;
+use crate::ui;
+
+/// Put a standby back to what it was before a run
+///
+/// Run it on the standby. Undoes the latest run of PROFILE, or with --to all that came after that state, exactly: content,
+/// metadata and names. No run changes the standby after that until `clonetool schedule resume`.
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArguments {
+    /// Undo runs of this profile
+    profile: OsString,
+    /// Go back to this state, as --list shows them
+    #[arg(long, value_name = "STATE")]
+    to: Option<u64>,
+    /// Put back only what is at or below PATH
+    #[arg(long, value_name = "PATH")]
+    path: Vec<OsString>,
+    /// Roll back the root that is mounted here
+    #[arg(long, value_name = "ROOT", default_value = "/")]
+    root: PathBuf,
+    /// List the runs that can be undone, and stop
+    #[arg(long, conflicts_with_all = ["to", "path", "dry_run"])]
+    list: bool,
+    /// Say what would be put back, and stop
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+impl RollbackArguments {
+    pub(super) fn run(&self) -> Result<Outcome, CommandError> {
+        let profile = profiles::short_name(&self.profile);
+        if self.list {
+            let kept = session::generations(&self.root)?;
+            ui::print(&list(kept.iter().filter(|generation| generation.profile == profile)))?;
+            return Ok(Outcome::Done);
+        }
+        let path = |path: &OsString| {
+            RelPath::from_absolute(path.as_bytes())
+                .map_err(|error| CommandError::usage(format!("--path {}: {error}", path.display())))
+        };
+        let paths = self.path.iter().map(path).collect::<Result<Vec<_>, _>>()?;
+        let monitor = syncore::monitor::Silent;
+        let back = session::roll_back(&self.root, &profile, self.to, &paths, self.dry_run, &monitor)?;
+        ui::print(&report(&back, self.dry_run))?;
+        Ok(if back.problems.is_empty() { Outcome::Done } else { Outcome::Problems })
+    }
+}
+
+fn list<'a>(kept: impl Iterator<Item = &'a Generation>) -> String {
+    let mut text = String::new();
+    for generation in kept {
+        let when = ui::log::utc(generation.committed_seconds);
+        let what = match generation.undone {
+            Some(undone) => format!("undid state {undone}"),
+            None => "sync".to_owned(),
+        };
+        text += &format!("{:>6}  {when}  {:>7} changes  {what}\n", generation.number, generation.changes);
+    }
+    if text.is_empty() {
+        text += "No run of this profile is kept\n";
+    }
+    text
+}
+
+fn report(back: &Back, dry_run: bool) -> String {
+    let mut text = String::new();
+    for path in &back.paths {
+        let changed = back.changed_since.contains(path);
+        text += &format!("{path}{}\n", if changed { "  (changed here since)" } else { "" });
+    }
+    for problem in &back.problems {
+        text += &format!("{problem}\n");
+    }
+    let states: Vec<String> = back.undone.iter().map(ToString::to_string).collect();
+    let states = states.join(", ");
+    text += &if dry_run {
+        format!("{} paths would be put back by undoing the runs to state {states}\n", back.paths.len())
+    } else {
+        format!(
+            "{} paths are put back: the runs to state {states} are undone\n\
+             No run changes this standby until: clonetool schedule resume\n",
+            back.paths.len()
+        )
+    };
+    text
+}

@@ -1,0 +1,145 @@
+//! The journal of a run that changes everything or nothing: what is done once it is on disk.
+//!
+//! Why: between the first rename and the last the tree is neither old nor new. Whoever finds a journal goes on with
+//! it, and needs neither production nor what the run knew. What can go wrong: half a journal; it carries its own digest,
+//! gets its name when it is on disk, and is none before.
+
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Change;
+use crate::tree::{Attributes, Entry, RelPath};
+
+/// One step. Each can be done again when it is not known whether it was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Step {
+    /// A directory comes into being; what it is like is set by a later [`Step::Dress`].
+    MakeDirectory(RelPath),
+    /// What is staged gets its name, and what has the name is kept.
+    Put {
+        /// The name.
+        path: RelPath,
+        /// What happens there.
+        change: Change,
+        /// What it is afterwards.
+        entry: Entry,
+        /// Its name in the stage.
+        staged: String,
+    },
+    /// Something goes away and is kept; a directory is empty by then, and its metadata is all that there is to keep.
+    Remove {
+        /// What.
+        path: RelPath,
+        /// What it was like.
+        before: Entry,
+    },
+    /// Metadata changes, of these attributes.
+    Dress {
+        /// Of what.
+        path: RelPath,
+        /// Which.
+        attributes: Attributes,
+        /// What it was like; none for what this run makes.
+        before: Option<Entry>,
+        /// What it is afterwards.
+        after: Entry,
+    },
+}
+
+impl Step {
+    /// The path that it changes.
+    pub(super) fn path(&self) -> &RelPath {
+        match self {
+            Self::MakeDirectory(path)
+            | Self::Put { path, .. }
+            | Self::Remove { path, .. }
+            | Self::Dress { path, .. } => path,
+        }
+    }
+}
+
+/// All steps of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Journal {
+    /// The profile that is carried out.
+    pub(super) profile: String,
+    /// The number of the state that they lead to.
+    pub(super) generation: u64,
+    /// The state that the run of this profile before it had led to.
+    pub(super) previous: u64,
+    /// When they were written down, in seconds since the epoch.
+    pub(super) written_seconds: u64,
+    /// The run that this one undoes, by the state that it had led to; none for a sync.
+    pub(super) undone: Option<u64>,
+    /// How many generations of the profile are kept, this one included.
+    pub(super) keep: u32,
+    /// Where the filesystems begin that they touch.
+    pub(super) tops: Vec<RelPath>,
+    /// The steps in their order; a number in it names what is kept.
+    pub(super) steps: Vec<Step>,
+    /// Where the removals begin that come after everything else.
+    pub(super) removals_at: usize,
+    /// Where the metadata of directories begins, which comes last.
+    pub(super) directories_at: usize,
+    /// Directories in which something changes, and what they were like.
+    pub(super) touched: Vec<(RelPath, Entry)>,
+}
+
+/// The name in home.
+pub(super) const NAME: &str = "journal";
+const DIGEST_BYTES: usize = 32;
+/// Above any journal of a plan that fits its own limit.
+const LIMIT_BYTES: u64 = 4 << 30;
+
+impl Journal {
+    /// Writes it as `name`, durably; there is none of that name before all of it is on disk.
+    pub(super) fn write(&self, directory: &OwnedFd, name: &str) -> io::Result<()> {
+        let mut content = postcard::to_allocvec(self).map_err(io::Error::other)?;
+        let digest = *blake3::hash(&content).as_bytes();
+        content.extend_from_slice(&digest);
+        write_durably(directory, name, &content)
+    }
+
+    /// Reads it; none if there is none, or none that is whole.
+    pub(super) fn read(directory: &OwnedFd, name: &str) -> io::Result<Option<Self>> {
+        let Some(content) = read(directory, name)? else { return Ok(None) };
+        let Some((content, digest)) = content.split_last_chunk::<DIGEST_BYTES>() else { return Ok(None) };
+        if blake3::hash(content).as_bytes() != digest {
+            return Ok(None);
+        }
+        // Of another version: what it says is not known, and must not be taken for nothing.
+        postcard::from_bytes(content).map(Some).map_err(io::Error::other)
+    }
+}
+
+/// The content of a file of ours; none if there is none.
+pub(super) fn read(directory: &OwnedFd, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match openat(directory, name, flags, Mode::empty()) {
+        Ok(file) => std::fs::File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut content = Vec::new();
+    file.take(LIMIT_BYTES).read_to_end(&mut content)?;
+    Ok(Some(content))
+}
+
+/// Writes a file of ours: old or new, on disk when this returns.
+pub(super) fn write_durably(directory: &OwnedFd, name: &str, content: &[u8]) -> io::Result<()> {
+    let staged = format!(".{name}.new");
+    match unlinkat(directory, &staged, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = std::fs::File::from(openat(directory, &staged, flags, Mode::RUSR | Mode::WUSR)?);
+    file.write_all(content)?;
+    file.sync_all()?;
+    renameat(directory, &staged, directory, name)?;
+    Ok(fsync(directory)?)
+}

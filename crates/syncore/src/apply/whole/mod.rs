@@ -1,0 +1,277 @@
+//! Runs that change everything or nothing.
+//!
+//! Why: a standby is needed when production is gone, and then a half-changed one is no standby. So nothing that is in
+//! its place is touched while content arrives: it is staged, and what would be done is written down as steps. Only when
+//! all of it is on disk, the steps with it, are they carried out, which needs nothing but the standby. What a step
+//! replaces or removes is kept: it is what a rollback puts back. What can go wrong: a crash at any point. Before the
+//! journal is there, the stage is swept and the tree is what it was; after that, the steps are done again.
+
+mod areas;
+mod back;
+mod carry;
+mod journal;
+mod recover;
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::SystemTime;
+
+use rustix::fs::{AtFlags, statx};
+use rustix::io::Errno;
+
+pub(crate) use areas::{Areas, ELSEWHERE, PLAIN_HOME};
+pub use back::{Back, roll_back};
+pub use recover::{Generation, Recovered, generations, is_interrupted, recover, suspended, unsuspend};
+
+use super::directory::Directory;
+use super::stage::Staged;
+use crate::plan::Item;
+use crate::profile::Whole;
+use crate::scan::{Root, from_statx, statx_mask};
+use crate::tree::{Attributes, Entry, RelPath};
+use journal::{Journal, Step};
+
+/// The file in home with the number of the state that the tree is in.
+const GENERATION: &str = "generation";
+
+/// What a run will do, while it is only written down; and then the journal of it.
+#[derive(Debug)]
+pub struct Ledger {
+    areas: Areas,
+    generation: u64,
+    whole: Whole,
+    stages: Vec<OnceLock<Arc<Directory>>>,
+    recorded: Mutex<Recorded>,
+    /// Set once it is on disk.
+    journal: OnceLock<Committed>,
+    /// Why a step could not be carried out after that.
+    broken: OnceLock<String>,
+}
+
+/// A journal that is on disk, and where in it what is done at the end is.
+#[derive(Debug)]
+struct Committed {
+    journal: Journal,
+    removals: HashMap<RelPath, usize>,
+    directories: HashMap<RelPath, usize>,
+}
+
+impl Committed {
+    fn new(journal: Journal) -> Self {
+        let numbers = |from: usize, to: usize| {
+            let steps = journal.steps.iter().enumerate().take(to).skip(from);
+            steps.map(|(number, step)| (step.path().clone(), number)).collect()
+        };
+        let removals = numbers(journal.removals_at, journal.directories_at);
+        let directories = numbers(journal.directories_at, journal.steps.len());
+        Self { journal, removals, directories }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Recorded {
+    steps: Vec<Step>,
+    removals: Vec<Step>,
+    directories: Vec<Step>,
+    /// Where the staged file of a path is.
+    staged: HashMap<RelPath, (usize, String)>,
+    undone: Option<u64>,
+}
+
+impl Ledger {
+    /// Begins a run on `root`, whose filesystems begin at `tops`.
+    ///
+    /// # Errors
+    /// When the areas cannot be made, or an earlier run was interrupted and not recovered yet.
+    pub fn begin(root: &Arc<Root>, tops: &[RelPath], whole: Whole) -> io::Result<Self> {
+        let areas = Areas::of(root, tops)?;
+        let home = areas.open_home()?;
+        if journal::read(&home, journal::NAME)?.is_some() {
+            return Err(io::Error::other("an interrupted run has to be recovered first"));
+        }
+        areas.sweep()?;
+        let generation = current(&home)? + 1;
+        areas.forget(generation)?;
+        Ok(Self::with(areas, generation, whole))
+    }
+
+    fn with(areas: Areas, generation: u64, whole: Whole) -> Self {
+        let stages = (0..areas.count()).map(|_| OnceLock::new()).collect();
+        let recorded = Mutex::default();
+        Self { areas, generation, whole, stages, recorded, journal: OnceLock::new(), broken: OnceLock::new() }
+    }
+
+    /// The number of the state that this run leads to.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn record(&self, record: impl FnOnce(&mut Recorded)) {
+        // A lane that panicked has ended the run already; what it recorded is whole.
+        record(&mut self.recorded.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    /// Whether the steps are on disk, so that they are carried out now.
+    pub(super) fn is_committed(&self) -> bool {
+        self.journal.get().is_some()
+    }
+
+    /// Where files for the directory `parent` are staged.
+    pub(super) fn stage(&self, parent: &RelPath) -> rustix::io::Result<Arc<Directory>> {
+        self.stage_of(self.areas.number_of(&parent.join(b"_")))
+    }
+
+    fn stage_of(&self, area: usize) -> rustix::io::Result<Arc<Directory>> {
+        if let Some(stage) = self.stages[area].get() {
+            return Ok(Arc::clone(stage));
+        }
+        let stage = self.areas.stage(area)?;
+        Ok(Arc::clone(self.stages[area].get_or_init(|| stage)))
+    }
+
+    /// Writes down that what is staged gets the item's name.
+    pub(super) fn put(&self, staged: Staged, item: &Item) {
+        let name = String::from_utf8_lossy(&staged.name).into_owned();
+        staged.settled();
+        let area = self.areas.number_of(&item.path);
+        self.record(|recorded| {
+            recorded.staged.insert(item.path.clone(), (area, name.clone()));
+            recorded.steps.push(Step::Put {
+                path: item.path.clone(),
+                change: item.change,
+                entry: item.entry.clone(),
+                staged: name,
+            });
+        });
+    }
+
+    /// The stage and the name in it of the file that `path` becomes, if it is one that is staged.
+    pub(super) fn staged(&self, path: &RelPath) -> Option<(Arc<Directory>, Vec<u8>)> {
+        let mut found = None;
+        self.record(|recorded| found = recorded.staged.get(path).cloned());
+        let (area, name) = found?;
+        Some((self.stage_of(area).ok()?, name.into_bytes()))
+    }
+
+    pub(super) fn make_directory(&self, path: &RelPath) {
+        self.record(|recorded| recorded.steps.push(Step::MakeDirectory(path.clone())));
+    }
+
+    /// Writes down that something makes way for what comes.
+    pub(super) fn make_way(&self, path: &RelPath, before: Entry) {
+        self.record(|recorded| recorded.steps.push(Step::Remove { path: path.clone(), before }));
+    }
+
+    /// Writes down that something goes away at the end.
+    pub(super) fn remove(&self, path: &RelPath, before: Entry) {
+        self.record(|recorded| recorded.removals.push(Step::Remove { path: path.clone(), before }));
+    }
+
+    pub(super) fn dress(&self, item: &Item, attributes: Attributes, before: Option<Entry>) {
+        let step = Step::Dress { path: item.path.clone(), attributes, before, after: item.entry.clone() };
+        self.record(|recorded| match item.entry.kind {
+            crate::tree::Kind::Directory => recorded.directories.push(step),
+            _ => recorded.steps.push(step),
+        });
+    }
+
+    /// Puts all steps on disk; none when there are none. From here on the run will be completed.
+    fn commit(&self, root: &Root) -> io::Result<Option<&Committed>> {
+        let mut recorded = Recorded::default();
+        self.record(|all| recorded = std::mem::take(all));
+        let Recorded { mut steps, removals, mut directories, undone, .. } = recorded;
+        // A directory's times are set after what is in it is done.
+        directories.sort_by_key(|step| std::cmp::Reverse(step.path().depth()));
+        let removals_at = steps.len();
+        steps.extend(removals);
+        let directories_at = steps.len();
+        steps.extend(directories);
+        if steps.is_empty() {
+            return Ok(None);
+        }
+        let touched = touched(root, &steps)?;
+        let previous = self.of_profile()?.last().copied().unwrap_or(self.generation - 1);
+        let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let journal = Journal {
+            generation: self.generation,
+            previous,
+            written_seconds: seconds.map_or(0, |since| since.as_secs()),
+            undone,
+            profile: self.whole.profile.clone(),
+            keep: self.whole.keep,
+            tops: self.areas.tops(),
+            steps,
+            removals_at,
+            directories_at,
+            touched,
+        };
+        journal.write(&self.areas.open_home()?, journal::NAME)?;
+        Ok(Some(self.journal.get_or_init(|| Committed::new(journal))))
+    }
+
+    /// Says that the tree is in the new state, and forgets what is older than is to be kept. All of it is on disk.
+    fn conclude(&self) -> io::Result<()> {
+        let home = self.areas.open_home()?;
+        let kept = self.areas.kept_home(self.generation)?;
+        journal::write_durably(&home, GENERATION, self.generation.to_string().as_bytes())?;
+        match rustix::fs::renameat(&home, journal::NAME, &kept, journal::NAME) {
+            // Done by a run that was interrupted after it.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        rustix::fs::fsync(&kept)?;
+        rustix::fs::fsync(&home)?;
+        self.areas.sweep()?;
+        let of_profile = self.of_profile()?;
+        let surplus = of_profile.len().saturating_sub(self.whole.keep as usize);
+        of_profile.into_iter().take(surplus).try_for_each(|generation| Ok(self.areas.forget(generation)?))
+    }
+
+    /// The generations of this run's profile that are kept.
+    fn of_profile(&self) -> io::Result<Vec<u64>> {
+        let mut found = Vec::new();
+        for generation in self.areas.generations()? {
+            if recover::kept(&self.areas, generation)?.is_some_and(|kept| kept.profile == self.whole.profile)
+            {
+                found.push(generation);
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        if !self.is_committed() {
+            // Best effort: the next run empties the stages.
+            let _ = self.areas.sweep();
+        }
+    }
+}
+
+/// The number of the state that the tree is in; 0 before the first run.
+fn current(home: &std::os::fd::OwnedFd) -> io::Result<u64> {
+    let Some(text) = journal::read(home, GENERATION)? else { return Ok(0) };
+    let number = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+    number.ok_or_else(|| io::Error::other("the number of the generation is damaged"))
+}
+
+/// What the directories are like in which the steps change something.
+fn touched(root: &Root, steps: &[Step]) -> io::Result<Vec<(RelPath, Entry)>> {
+    let parents: BTreeSet<RelPath> = steps.iter().filter_map(|step| step.path().parent()).collect();
+    let mut touched = Vec::new();
+    for path in parents {
+        let directory = match root.hold_directory(&path) {
+            Ok(directory) => directory,
+            // It comes into being, or is a file that makes way for one.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let stat = statx(directory.as_fd(), c"", AtFlags::EMPTY_PATH, statx_mask())?;
+        touched.push((path, from_statx(&stat)?.0));
+    }
+    Ok(touched)
+}

@@ -1,0 +1,123 @@
+//! A standby root is made whole after an interrupted run, or taken back to an earlier state, by itself.
+//!
+//! Why here: both need the root for themselves, as a run does, and what only a standby knows of its kernels. What can go
+//! wrong: another run has the root; then nothing is done.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::apply::{self, Back, Generation, Recovered};
+use crate::monitor::Monitor;
+use crate::prepare::{Standby, follow_ups, kernel_of};
+use crate::problem::{Operation, Problem};
+use crate::rules::RuleSet;
+use crate::scan::Root;
+use crate::session::receiver::lock_root;
+use crate::session::{SessionError, agree};
+use crate::tree::RelPath;
+
+/// Completes or reverts what an interrupted run left in the root at `path`; production is not needed.
+///
+/// # Errors
+/// [`SessionError`] when another run has the root, or it cannot be made whole.
+pub fn recover(path: &Path) -> Result<Recovered, SessionError> {
+    let root = Arc::new(agree::open_root(path, "standby")?);
+    let _lock = lock_root(&root)?;
+    recover_locked(&root)
+}
+
+/// As [`recover`], for a root whose lock is held.
+pub(super) fn recover_locked(root: &Arc<Root>) -> Result<Recovered, SessionError> {
+    let standby = Standby::of(root).map_err(|error| fatal("read the standby's state", &error))?;
+    let stays = |path: &RelPath| {
+        let Some(kernel) = kernel_of(path) else { return false };
+        let Some(standby) = &standby else { return false };
+        !standby.is_bootable() || standby.running_kernel().as_ref() == Some(&kernel)
+    };
+    apply::recover(root, &|path| !stays(path)).map_err(|error| fatal("recover the interrupted run", &error))
+}
+
+/// The states that the root at `path` can be taken back from, the latest last.
+///
+/// # Errors
+/// [`SessionError`] when what is kept cannot be read.
+pub fn generations(path: &Path) -> Result<Vec<Generation>, SessionError> {
+    let root = Arc::new(agree::open_root(path, "standby")?);
+    apply::generations(&root).map_err(|error| fatal("read what is kept of earlier runs", &error))
+}
+
+/// Undoes the runs of `profile` on the root at `path` that came after state `to`, or only the latest; with `paths` only
+/// what is at or below one of them; with `dry_run` it only says what that would change. What follows from it is done as
+/// after a sync. No run changes the root after that until [`resume`].
+///
+/// # Errors
+/// [`SessionError`] when another run has the root, or the way back is not kept.
+pub fn roll_back(
+    path: &Path,
+    profile: &str,
+    to: Option<u64>,
+    paths: &[RelPath],
+    dry_run: bool,
+    monitor: &dyn Monitor,
+) -> Result<Back, SessionError> {
+    let root = Arc::new(agree::open_root(path, "standby")?);
+    let _lock = lock_root(&root)?;
+    let back = |dry_run| {
+        apply::roll_back(&root, profile, to, paths, dry_run).map_err(|error| fatal("roll back", &error))
+    };
+    if dry_run {
+        return back(true);
+    }
+    recover_locked(&root)?;
+    let standby = Standby::of(&root).map_err(|error| fatal("read the standby's state", &error))?;
+    let Some(standby) = standby else { return back(false) };
+    // Written down before anything changes: it is done whatever happens in between.
+    let rules = RuleSet::compile(standby.rules())?;
+    standby
+        .intend(follow_ups(&rules, back(true)?.paths.iter()))
+        .map_err(|error| fatal("write down what has to follow", &error))?;
+    let mut back = back(false)?;
+    for (path, reason) in standby.follow(&|_| true, &BTreeSet::new(), monitor) {
+        back.problems.push(Problem::new(&path, Operation::FollowUp, reason));
+    }
+    Ok(back)
+}
+
+/// Lets runs change the root at `path` again after a rollback; true when they might not.
+///
+/// # Errors
+/// [`SessionError`] when that cannot be written down.
+pub fn resume(path: &Path) -> Result<bool, SessionError> {
+    let root = agree::open_root(path, "standby")?;
+    apply::unsuspend(&root).map_err(|error| fatal("resume", &error))
+}
+
+/// Makes a root ready for a run: whole, and not rolled back.
+pub(super) fn ready(root: &Arc<Root>, dry_run: bool) -> Result<(), SessionError> {
+    let told = |error: std::io::Error| fatal("read the standby's state", &error);
+    let interrupted = apply::is_interrupted(root).map_err(told)?;
+    if dry_run {
+        let refuse = || {
+            let path = crate::tree::escape(root.path().as_os_str().as_encoded_bytes());
+            Err(SessionError::Refused(format!(
+                "a run was interrupted while it changed {path}: finish it with `clonetool recover {path}`"
+            )))
+        };
+        return if interrupted { refuse() } else { Ok(()) };
+    }
+    if let Some(state) = apply::suspended(root).map_err(told)? {
+        return Err(SessionError::Refused(format!(
+            "the standby was rolled back (it is in state {state}), and a run would undo that; \
+             `clonetool schedule resume` on the standby lets runs change it again"
+        )));
+    }
+    if interrupted {
+        recover_locked(root)?;
+    }
+    Ok(())
+}
+
+fn fatal(operation: &'static str, error: &std::io::Error) -> SessionError {
+    SessionError::Fatal { operation, reason: error.to_string() }
+}
