@@ -467,6 +467,52 @@ fn scoped_clone(source_tree: &Tree, standby_tree: &Tree, rules: &[Rule], by_prof
     assert_eq!(look(&source), case.source, "the source was touched");
 }
 
+/// What a user sees below `root`, but for what runs keep to themselves.
+fn seen(root: &Path) -> BTreeMap<String, Seen> {
+    let all = look(root).into_iter().filter(|(path, _)| !path.starts_with(".clonetool"));
+    all.map(|(path, found)| (path, found.seen)).collect()
+}
+
+/// Which names are one inode, but for those that runs keep.
+fn joined(root: &Path) -> BTreeSet<BTreeSet<String>> {
+    let mut by_inode: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
+    for (path, found) in look(root).into_iter().filter(|(path, _)| !path.starts_with(".clonetool")) {
+        by_inode.entry(found.inode).or_default().insert(path);
+    }
+    by_inode.into_values().collect()
+}
+
+/// A run that changes all or nothing does what any run does, and what it did can be undone.
+fn whole_and_back(source_tree: &Tree, standby_tree: &Tree, rules: &[Rule]) {
+    let work = Workdir::new("props-whole");
+    let (source, standby, by_file) = (work.join("source"), work.join("standby"), work.join("by-file"));
+    grow(source_tree, &source);
+    write(&source.join("always"), "so that the source is never empty");
+    set_mtime(&source, 1_600_000_000, 1);
+    grow(standby_tree, &standby);
+    grow(standby_tree, &by_file);
+    let (before, joined_before) = (seen(&standby), joined(&standby));
+    let profile = work.join("rules.toml");
+    arguments(rules, Some(&profile));
+    let text = fs::read_to_string(&profile).expect("read the profile");
+    let sync = |mode: &str, to: &Path| {
+        write(&profile, format!("{text}[delete]\nenabled = true\n[commit]\nmode = \"{mode}\"\n"));
+        let args = [OsString::from("sync"), profile.clone().into(), "--source".into(), source.clone().into()];
+        clonetool(args.into_iter().chain(["--destination".into(), to.into()])).expect_one_of(&[0, 4]).code
+    };
+    let codes = (sync("file", &by_file), sync("run", &standby));
+    assert_eq!(codes.0, codes.1, "one mode has problems and the other has none");
+    assert_eq!(seen(&by_file), seen(&standby));
+    assert_eq!(joined(&by_file), joined(&standby));
+    if seen(&standby) == before && joined(&standby) == joined_before {
+        return;
+    }
+    let back = ["rollback".into(), "rules".into(), "--root".into(), OsString::from(&standby)];
+    clonetool(back).expect_code(0);
+    assert_eq!(seen(&standby), before, "the rollback does not put back what was there");
+    assert_eq!(joined(&standby), joined_before, "the rollback does not join what was one");
+}
+
 /// The old and the new content of a file that was edited in some places.
 fn edits() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     let edit = (any::<prop::sample::Index>(), 0..40_000_usize, 0..20_000_usize, any::<u8>());
@@ -502,6 +548,15 @@ proptest! {
         by_profile in any::<bool>(),
     ) {
         scoped_clone(&source, &standby, &rules, by_profile);
+    }
+}
+
+proptest! {
+    #![proptest_config(deterministic(48, 5))]
+
+    #[test]
+    fn a_whole_run_is_like_any_other_and_can_be_undone((source, standby) in trees(), rules in rules()) {
+        whole_and_back(&source, &standby, &rules);
     }
 }
 

@@ -237,6 +237,8 @@ fn a_rollback_that_is_killed_at_any_step_is_all_or_nothing() {
 #[test]
 fn a_rollback_puts_back_exactly_what_was_there() {
     let pair = Pair::new("whole-rollback");
+    let profile = fs::read_to_string(&pair.profile).unwrap();
+    write(&pair.profile, profile + "keep-generations = 10\n");
     plant_before(&pair.source);
     clonetool(pair.sync(&pair.standby)).expect_code(0);
     chattr("+i", &pair.source.join("opt/kept/linked"));

@@ -87,6 +87,7 @@ impl<'a> Attack<'a> {
                     delete: true,
                     durable: false,
                     in_place: self.in_place,
+                    whole: None,
                     delta: false,
                     names: syncore::tree::NameKey::default(),
                 }),

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::Args;
-use syncore::apply::{Back, Generation};
+use syncore::apply::{Back, Generation, MadeBy};
 use syncore::session;
 use syncore::tree::RelPath;
 
@@ -63,9 +63,10 @@ fn list<'a>(kept: impl Iterator<Item = &'a Generation>) -> String {
     let mut text = String::new();
     for generation in kept {
         let when = ui::log::utc(generation.committed_seconds);
-        let what = match generation.undone {
-            Some(undone) => format!("undid state {undone}"),
-            None => "sync".to_owned(),
+        let what = match generation.made_by {
+            MadeBy::Sync => "sync".to_owned(),
+            MadeBy::Rollback(state) => format!("rollback of the run to state {state}"),
+            MadeBy::PartialRollback(state) => format!("rollback of some paths of the run to state {state}"),
         };
         text += &format!("{:>6}  {when}  {:>7} changes  {what}\n", generation.number, generation.changes);
     }

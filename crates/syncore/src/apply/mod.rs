@@ -21,7 +21,7 @@ pub use copy::Copied;
 pub use directory::{Directories, Directory};
 pub use stage::{FileWriter, WriteError};
 pub use whole::{
-    Back, Generation, Ledger, Recovered, generations, is_interrupted, recover, roll_back, suspended,
+    Back, Generation, Ledger, MadeBy, Recovered, generations, is_interrupted, recover, roll_back, suspended,
     unsuspend,
 };
 

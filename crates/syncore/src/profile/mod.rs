@@ -118,9 +118,9 @@ pub struct Commit {
 #[serde(rename_all = "kebab-case")]
 pub enum CommitMode {
     /// Each path is old or new, as it arrives.
-    #[default]
     File,
     /// The run as a whole, or nothing of it.
+    #[default]
     Run,
 }
 

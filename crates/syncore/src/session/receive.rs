@@ -199,12 +199,23 @@ impl<'a> Receiver<'a> {
         if !self.committer.is_whole() {
             return Ok(());
         }
+        let stopped =
+            |reason| SessionError::Fatal { operation: "commit the run, and nothing was changed", reason };
+        let is_critical = |path: &RelPath| is_system(path) || self.view.rules.decide(path, false).auth_set;
         if let Some(path) = self.committer.failed().into_iter().find(is_critical) {
-            return Err(SessionError::Fatal {
-                operation: "commit the run, and nothing was changed",
-                reason: format!("{path} could not be brought, and the system would be half of another one"),
-            });
+            let reason = format!("{path} could not be brought, and the system would be half of another one");
+            return Err(stopped(reason));
         }
+        // Readers that take the lock see all of the set from before or all of it from after.
+        let set = self.auth.lock().map(|mut auth| std::mem::take(&mut auth.files)).unwrap_or_default();
+        let _lock = match set.is_empty() {
+            true => None,
+            false => {
+                let lock = self.admit_auth(&set).map_err(stopped)?;
+                self.committer.place_together(set).map_err(stopped)?;
+                Some(lock)
+            }
+        };
         if !self.committer.failed_any() {
             self.deletions().for_each(|item| self.committer.plan_removal(&item));
         }
@@ -422,6 +433,10 @@ impl<'a> Receiver<'a> {
         if auth.expected > 0 {
             return;
         }
+        if self.committer.is_whole() && !auth.failed {
+            // They wait for the rest of the run.
+            return;
+        }
         let files = std::mem::take(&mut auth.files);
         let refused = if auth.failed {
             Some("a file of the set cannot be had".to_owned())
@@ -440,7 +455,18 @@ impl<'a> Receiver<'a> {
 
     /// Checks the new set and swaps it in under the standby's password lock; gives the reason when it does not.
     fn swap_auth(&self, files: Vec<(Item, FileWriter, [u8; 32])>) -> Option<String> {
-        let directory = files.first().and_then(|(item, ..)| item.path.parent())?;
+        let lock = match self.admit_auth(&files) {
+            Ok(lock) => lock,
+            Err(reason) => return Some(reason),
+        };
+        let swapped = self.committer.place_together(files);
+        drop(lock);
+        swapped.err()
+    }
+
+    /// Takes the standby's password lock and checks the new set.
+    fn admit_auth(&self, files: &[(Item, FileWriter, [u8; 32])]) -> Result<PasswordLock, String> {
+        let directory = files.first().and_then(|(item, ..)| item.path.parent()).unwrap_or_default();
         let old = |name: &str| {
             let fd = self.open_basis(&directory.join(name.as_bytes())).ok()?;
             let mut content = Vec::new();
@@ -451,26 +477,18 @@ impl<'a> Receiver<'a> {
             .filter_map(|(item, writer, _)| Some((item.path.name()?.to_vec(), writer.read_back().ok()?)))
             .collect();
         let new = |name: &str| staged.get(name.as_bytes()).cloned().or_else(|| old(name));
-        let lock = match PasswordLock::take(&self.view.root) {
-            Ok(lock) => lock,
-            Err(error) => {
-                return Some(format!(
-                    "the standby's password files are locked: {}",
-                    std::io::Error::from(error)
-                ));
-            }
-        };
-        if let Some(defect) = defect(&new, &old) {
-            return Some(defect);
+        let lock = PasswordLock::take(&self.view.root).map_err(|error| {
+            format!("the standby's password files are locked: {}", std::io::Error::from(error))
+        })?;
+        match defect(&new, &old) {
+            Some(defect) => Err(defect),
+            None => Ok(lock),
         }
-        let swapped = self.committer.place_together(files);
-        drop(lock);
-        swapped.err()
     }
 }
 
 /// Paths of which a standby must not have some from before a run and some from after it.
-fn is_critical(path: &RelPath) -> bool {
+fn is_system(path: &RelPath) -> bool {
     const CRITICAL: [&[u8]; 12] = [
         b"boot",
         b"lib",

@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, linkat};
 use rustix::io::Errno;
 
 use super::carry::{item, look};
-use super::journal::{Journal, Step};
+use super::journal::{Journal, MadeBy, Step};
 use super::recover::{committer, kept, suspend};
 use super::{Areas, Ledger};
 use crate::apply::Problems;
@@ -78,7 +78,11 @@ pub fn roll_back(
         let problems = Arc::new(Problems::default());
         let committer = committer(&directories, &problems, ledger);
         if let Some(ledger) = &committer.whole {
-            ledger.record(|recorded| recorded.undone = Some(journal.generation));
+            let made_by = match paths {
+                [] => MadeBy::Rollback(journal.generation),
+                _ => MadeBy::PartialRollback(journal.generation),
+            };
+            ledger.record(|recorded| recorded.made_by = made_by);
             for (number, step) in journal.steps.iter().enumerate().rev() {
                 if within(step.path()) {
                     undo(root, &directories, &areas, ledger, &journal, (number, step))?;
@@ -103,7 +107,7 @@ fn undoable(areas: &Areas, profile: &str, to: Option<u64>) -> io::Result<Vec<Jou
     let (mut journals, mut undone) = (Vec::<Journal>::new(), BTreeSet::new());
     for generation in areas.generations()?.into_iter().rev() {
         let Some(journal) = kept(areas, generation)?.filter(|kept| kept.profile == profile) else { continue };
-        if let Some(other) = journal.undone {
+        if let MadeBy::Rollback(other) = journal.made_by {
             undone.insert(other);
             continue;
         }

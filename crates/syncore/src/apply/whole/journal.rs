@@ -62,6 +62,18 @@ impl Step {
     }
 }
 
+/// What led to a state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MadeBy {
+    /// A sync.
+    #[default]
+    Sync,
+    /// A rollback of the run that had led to this state.
+    Rollback(u64),
+    /// A rollback of some paths of the run that had led to this state.
+    PartialRollback(u64),
+}
+
 /// All steps of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Journal {
@@ -73,8 +85,8 @@ pub(super) struct Journal {
     pub(super) previous: u64,
     /// When they were written down, in seconds since the epoch.
     pub(super) written_seconds: u64,
-    /// The run that this one undoes, by the state that it had led to; none for a sync.
-    pub(super) undone: Option<u64>,
+    /// What kind of run it is.
+    pub(super) made_by: MadeBy,
     /// How many generations of the profile are kept, this one included.
     pub(super) keep: u32,
     /// Where the filesystems begin that they touch.

@@ -31,6 +31,7 @@ use crate::plan::Item;
 use crate::profile::Whole;
 use crate::scan::{Root, from_statx, statx_mask};
 use crate::tree::{Attributes, Entry, RelPath};
+pub use journal::MadeBy;
 use journal::{Journal, Step};
 
 /// The file in home with the number of the state that the tree is in.
@@ -77,7 +78,7 @@ struct Recorded {
     directories: Vec<Step>,
     /// Where the staged file of a path is.
     staged: HashMap<RelPath, (usize, String)>,
-    undone: Option<u64>,
+    made_by: MadeBy,
 }
 
 impl Ledger {
@@ -182,7 +183,7 @@ impl Ledger {
     fn commit(&self, root: &Root) -> io::Result<Option<&Committed>> {
         let mut recorded = Recorded::default();
         self.record(|all| recorded = std::mem::take(all));
-        let Recorded { mut steps, removals, mut directories, undone, .. } = recorded;
+        let Recorded { mut steps, removals, mut directories, made_by, .. } = recorded;
         // A directory's times are set after what is in it is done.
         directories.sort_by_key(|step| std::cmp::Reverse(step.path().depth()));
         let removals_at = steps.len();
@@ -199,7 +200,7 @@ impl Ledger {
             generation: self.generation,
             previous,
             written_seconds: seconds.map_or(0, |since| since.as_secs()),
-            undone,
+            made_by,
             profile: self.whole.profile.clone(),
             keep: self.whole.keep,
             tops: self.areas.tops(),

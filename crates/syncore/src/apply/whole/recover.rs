@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
 use super::areas::{Areas, home};
-use super::journal::{self, Journal, Step};
+use super::journal::{self, Journal, MadeBy, Step};
 use super::{Committed, Ledger, current};
 use crate::apply::Problems;
 use crate::apply::commit::{Committer, NamesOf};
@@ -49,8 +49,8 @@ pub struct Generation {
     pub profile: String,
     /// When the run that led to it was committed, in seconds since the epoch.
     pub committed_seconds: u64,
-    /// The run that was undone, by the state that it had led to; none for a sync.
-    pub undone: Option<u64>,
+    /// What kind of run that was.
+    pub made_by: MadeBy,
     /// How many paths that run changed.
     pub changes: usize,
 }
@@ -169,7 +169,7 @@ pub fn generations(root: &Arc<Root>) -> io::Result<Vec<Generation>> {
             number,
             profile: journal.profile,
             committed_seconds: journal.written_seconds,
-            undone: journal.undone,
+            made_by: journal.made_by,
             changes: changes.count(),
         });
     }
