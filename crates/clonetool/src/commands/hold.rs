@@ -95,6 +95,9 @@ fn report(released: &Released) -> String {
         units |= matches!(&held.kind[..], "unit" | "timer");
         let _ = writeln!(text, "released   {}", escape(held.name.as_bytes()));
     }
+    for held in &released.gone {
+        let _ = writeln!(text, "gone       {}: production deleted it since", escape(held.name.as_bytes()));
+    }
     for (held, reason) in &released.kept {
         let _ = writeln!(text, "still held {}: {}", escape(held.name.as_bytes()), harmless(reason));
     }
@@ -119,7 +122,10 @@ fn event(kind: &str, held: &Held, reason: Option<&str>) -> Value {
 
 fn events(released: &Released) -> Vec<Value> {
     let done = released.released.iter().map(|held| event("released", held, None));
-    done.chain(released.kept.iter().map(|(held, reason)| event("still-held", held, Some(reason)))).collect()
+    let gone = released.gone.iter().map(|held| event("gone", held, None));
+    done.chain(gone)
+        .chain(released.kept.iter().map(|(held, reason)| event("still-held", held, Some(reason))))
+        .collect()
 }
 
 #[cfg(test)]
@@ -141,13 +147,14 @@ mod tests {
     fn what_stays_held_is_said_with_its_reason() {
         let released = Released {
             released: vec![held("unit", "a.service")],
+            gone: vec![held("cron", "/etc/cron.d/b")],
             kept: vec![(held("cron", "/etc/cron.d/a"), "it was made meanwhile".into())],
         };
         assert_eq!(
             report(&released),
-            "released   a.service\nstill held /etc/cron.d/a: it was made meanwhile\n\
+            "released   a.service\ngone       /etc/cron.d/b: production deleted it since\nstill held /etc/cron.d/a: it was made meanwhile\n\
              units start at the next boot; now: systemctl daemon-reload, then systemctl start UNIT\n"
         );
-        assert_eq!(events(&released)[1]["type"], "still-held");
+        assert_eq!(events(&released)[2]["type"], "still-held");
     }
 }

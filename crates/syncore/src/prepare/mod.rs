@@ -18,9 +18,12 @@ mod hold;
 mod hostkey;
 mod inside;
 mod journal;
+mod latest;
 mod lines;
 mod linux;
+mod mirror;
 mod process;
+mod protected;
 mod release;
 mod report;
 mod solaris;
@@ -57,6 +60,7 @@ use verify::{Checks, Prepared};
 
 pub(crate) use follow::{follow_ups, is_for_boot, kernel_of};
 pub(crate) use journal::path;
+pub(crate) use protected::own_rules;
 
 /// The kind of system that the root is said to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -388,6 +392,9 @@ impl Preparation {
     /// [`PrepareError`]; what was done so far is in the journal, and the same call again goes on.
     pub fn carry_out(mut self, monitor: &dyn Monitor) -> Result<Report, PrepareError> {
         let since = SystemTime::now();
+        if matches!(self.system.kind, Kind::Linux(_)) {
+            latest::keep(&self.inside)?;
+        }
         carry::carry_out(&self.inside, &self.report.edits, &mut self.journal, monitor)?;
         self.report.host_keys = hostkey::make(&self.inside, &self.host_keys, &mut self.journal)?;
         let ran = match self.system.kind {

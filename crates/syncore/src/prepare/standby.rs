@@ -12,15 +12,13 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-use super::hold::PROMOTED;
 use super::inside::Inside;
 use super::journal::{self, Journal};
 use super::report::Weight;
 use super::substitute::substitute;
-use super::{Command, Target, chroot, follow};
+use super::{Command, Target, chroot, follow, protected};
 use crate::monitor::Monitor;
-use crate::profile::{Profile, catalogues};
-use crate::rules::{Action, Class, FollowUp, Origin, Rule, Substitution, Treatment};
+use crate::rules::{FollowUp, Rule, Substitution};
 use crate::scan::{Presented, Root};
 use crate::tree::{RelPath, Timestamp, unescape};
 
@@ -79,37 +77,7 @@ impl Standby {
     /// The rules that it holds to, whoever sends: the catalogue of its kind, and what the preparation changed.
     #[must_use]
     pub fn rules(&self) -> Vec<Rule> {
-        let kind = if self.inside.entry(&journal::path("etc/release")).ok().flatten().is_some()
-            && self.inside.entry(&journal::path("etc/path_to_inst")).ok().flatten().is_some()
-        {
-            "solaris"
-        } else {
-            "linux"
-        };
-        let catalogue = catalogues().iter().find(|(name, _)| *name == kind);
-        let mut rules = catalogue
-            .and_then(|(name, text)| Profile::parse(name, text, &|_| None).ok())
-            .map(|profile| profile.rules())
-            .unwrap_or_default();
-        let declared: Vec<Vec<u8>> = rules
-            .iter()
-            .filter(|rule| matches!(rule.treatment, Treatment::Substitute(_)))
-            .map(|rule| rule.pattern.clone())
-            .collect();
-        let file = format!("/{}/journal.json", journal::STATE_DIRECTORY);
-        let lines = self.journal.iter().flat_map(|journal| &journal.lines);
-        // What was held acts by now, and is like everything else.
-        let promoted = self.inside.entry(&journal::path(PROMOTED)).is_ok_and(|entry| entry.is_some());
-        if promoted {
-            rules.retain(|rule| rule.action != Action::Class(Class::G));
-        }
-        let lines = lines.filter(|line| !promoted || line.class != Class::G);
-        rules.extend(lines.filter_map(|line| {
-            let pattern = crate::rules::literal(&[b"/", line.path.as_bytes()].concat());
-            let origin = Origin { file: file.clone(), line: 0 };
-            (!declared.contains(&pattern)).then(|| Rule::new(Action::Class(Class::A), pattern, origin))
-        }));
-        rules
+        protected::rules(&self.inside, self.journal.as_ref(), protected::is_promoted(&self.inside))
     }
 
     /// The release of the kernel that runs on it; none if it does not run.
