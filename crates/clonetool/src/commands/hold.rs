@@ -1,11 +1,13 @@
 //! `clonetool hold`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use syncore::prepare::{self, Held, Released};
+use syncore::rules::FollowUp;
 use syncore::tree::escape;
 
 use crate::error::{CommandError, harmless};
@@ -24,7 +26,7 @@ pub(crate) struct HoldArguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List what is held, and how
+    /// List what is held, and how, and what a sync left undone
     List {
         /// Look at the prepared root that is mounted here
         #[arg(default_value = "/")]
@@ -54,11 +56,13 @@ impl HoldArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
         match &self.action {
             Action::List { root, json } => {
-                let held = prepare::held(root)?;
+                let (held, left) = (prepare::held(root)?, prepare::left(root)?);
                 if *json {
-                    ui::print_events(&held.iter().map(|held| event("held", held, None)).collect::<Vec<_>>())?;
+                    let held = held.iter().map(|held| event("held", held, None));
+                    let left = left.iter().map(|left| json!({ "type": "left", "what": left.words() }));
+                    ui::print_events(&held.chain(left).collect::<Vec<_>>())?;
                 } else {
-                    ui::print(&list(&held))?;
+                    ui::print(&list(&held, &left))?;
                 }
                 Ok(Outcome::Done)
             }
@@ -75,7 +79,7 @@ impl HoldArguments {
     }
 }
 
-fn list(held: &[Held]) -> String {
+fn list(held: &[Held], left: &BTreeSet<FollowUp>) -> String {
     let mut text = String::new();
     let width = held.iter().map(|held| held.kind.len()).max().unwrap_or(0);
     for held in held {
@@ -84,6 +88,9 @@ fn list(held: &[Held]) -> String {
     }
     if held.is_empty() {
         text.push_str("nothing is held\n");
+    }
+    for left in left {
+        let _ = writeln!(text, "left undone by a sync: {}; sync again, and it is tried again", left.words());
     }
     text
 }
@@ -138,9 +145,12 @@ mod tests {
 
     #[test]
     fn a_list_names_kind_and_how() {
-        let text = list(&[held("cron", "/etc/cron.d/a\x1b"), held("mail queue", "/q")]);
+        let text = list(&[held("cron", "/etc/cron.d/a\x1b"), held("mail queue", "/q")], &BTreeSet::new());
         assert_eq!(text, "cron        /etc/cron.d/a\\x1b: moved away\nmail queue  /q: moved away\n");
-        assert_eq!(list(&[]), "nothing is held\n");
+        assert_eq!(
+            list(&[], &BTreeSet::from([FollowUp::Initramfs])),
+            "nothing is held\nleft undone by a sync: make the initramfs of each kernel; sync again, and it is tried again\n"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! The flow is plan, then do: [`plan`] reads and thinks and changes nothing, [`Preparation::carry_out`] does what was
 //! shown. The planners are below `linux` and `solaris`; each takes a draft that lies over the tree.
 
+mod bootloader;
 mod carry;
 mod chroot;
 mod detect;
@@ -33,12 +34,13 @@ mod system;
 mod target;
 mod verify;
 
+pub use bootloader::{Boot, BootDisk};
 pub use edit::{Edit, EditChange, Instead};
 pub use hold::{InPlace, PROMOTED, Undo};
 pub use journal::{Journal, Line, STATE_DIRECTORY};
 pub use release::{Released, held, release};
 pub use report::{Finding, Held, HostKey, Outcome, Replaced, Report, Step, Weight};
-pub use standby::{PRODUCTION, Standby};
+pub use standby::{PRODUCTION, Standby, left};
 pub use system::{Family, Kind, Solaris, System};
 pub use target::{Disk, Filesystem, Layer, Table, Target};
 
@@ -331,6 +333,9 @@ pub fn plan(path: &Path, target: &Target, options: &Options) -> Result<Preparati
     });
     journal.hostname.clone_from(&hostname);
     journal.complete = false;
+    if matches!(system.kind, Kind::Linux(_)) {
+        journal.boot = Some(Boot::of(target, options));
+    }
     draft.join_held();
     journal.held = draft.held.clone();
     if draft.machine_id.is_some() {
