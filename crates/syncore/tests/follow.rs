@@ -224,3 +224,37 @@ fn kernels_stay_while_the_boot_loader_cannot_be_put_where_it_was() {
     assert!(!standby.join("boot/vmlinuz-6.1-old").exists());
     assert_eq!(prepare::left(&standby).unwrap().len(), 0);
 }
+
+#[test]
+fn nobody_else_sees_what_is_mounted_so_that_a_kill_leaves_nothing() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let (production, standby) = pair(temp.path());
+    sync(&production, &standby);
+    upgrade(&production);
+    let (begun, go_on) = (standby.join("var/log/begun"), standby.join("var/log/go-on"));
+    for path in [&begun, &go_on] {
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, path, fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    }
+    // Each end of a FIFO waits for the other: no test of time.
+    let waits = format!("[ -e /proc/self ] && echo x >/var/log/begun && read x </var/log/go-on\n{WORKS}");
+    tools(&production, &waits);
+    let mounts = std::thread::scope(|scope| {
+        let run = scope.spawn(|| sync(&production, &standby));
+        let mut seen = Vec::new();
+        // For each of the two kernels.
+        for _ in 0..2 {
+            fs::read(&begun).unwrap();
+            seen.push(fs::read_to_string("/proc/self/mounts").unwrap());
+            fs::write(&go_on, "x\n").unwrap();
+        }
+        assert_eq!(run.join().unwrap().problems, []);
+        seen
+    });
+    for mounts in mounts {
+        assert!(!mounts.contains(standby.to_str().unwrap()), "{mounts}");
+    }
+}
