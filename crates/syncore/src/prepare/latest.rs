@@ -1,9 +1,9 @@
 //! What production has now of what is held, and how it gets into place.
 //!
 //! Why: a promotion must end with production's jobs and units as they are today, not as they were when the clone was
-//! made. So what production had then is kept below [`PRODUCTION`] before the first edit, each sync brings it up to date
-//! there, where it does not act, and a release puts it in its place. What was there at the time of the clone is known by
-//! digest: a file that still has it is production's, and follows production's; any other one is the standby's own.
+//! made. So what production had then is kept below [`PRODUCTION`] before the first edit, each sync brings it up to
+//! date there, where it does not act, and a release puts it in its place. What was there at the time of the clone is
+//! known by digest: a file that still has it is production's, and follows production's; any other is the standby's own.
 //!
 //! What can go wrong: both have changed a file. Nothing is overwritten then; it is named. A crash: what is in its place
 //! already is found equal, so releasing again goes on. A sender that put more below [`PRODUCTION`] than what is held:
