@@ -1,4 +1,4 @@
-//! What a release puts in place: production's latest, as the last sync brought it, and nothing of the standby's own lost.
+//! What a release puts in place: production's latest, as the last sync brought it; nothing of the standby's own is lost.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};

@@ -2,8 +2,8 @@
 //!
 //! Why: the code that the firmware starts lies outside every file that is synced, and is made from files that are: a
 //! standby with an old first stage and new modules may end in GRUB's rescue prompt. So `prepare-root` writes down where
-//! the boot loader is, and it is put there again in the same form. What can go wrong: a disk that was written down is not
-//! there, or the EFI partition is not mounted. Then nothing is installed anywhere: a guess could overwrite what another
+//! the boot loader is, and it is put there again in the same form. What can go wrong: a disk that was written down is
+//! not there, or the EFI partition is not mounted. Then nothing is installed anywhere: a guess could overwrite what another
 //! disk boots.
 
 use std::path::{Path, PathBuf};

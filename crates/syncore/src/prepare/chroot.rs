@@ -7,8 +7,8 @@
 //! pending, and said), a process that is killed (then nothing is mounted either).
 //!
 //! How: the mounts are bind mounts on held directories, made by system calls in a mount namespace of a thread's own
-//! (unshare(2)), which the programs that it starts are in as well and nobody else is: nobody else sees them, and they are
-//! gone with the last of these. The change of root is chroot(8) of the system that we run on, given our held descriptor
+//! (unshare(2)), which the programs that it starts are in as well and nobody else is: nobody else sees them, and they
+//! are gone with the last of these. The change of root is chroot(8) of the system that we run on, given our held descriptor
 //! of the root; the system call itself would need code between fork and exec, which is `unsafe`.
 
 use std::ffi::OsString;

@@ -1,7 +1,7 @@
 //! Copies within one root: makes what is at one path equal to what is at another.
 //!
-//! Why: production's latest is kept where it does not act, and has to be put where it does, with owner, mode, attributes
-//! and times. A second name of the same inode would be quicker, but cron(8) refuses a crontab that has two, and an edit
+//! Why: production's latest is kept where it does not act, and has to be put where it does, with owner, mode,
+//! attributes and times. A second name of the same inode would be quicker, but cron(8) refuses a crontab that has two, and an edit
 //! of the one would be an edit of the other. What can go wrong: a crash; every path is old or new then, and doing it
 //! again goes on, because what is equal already is left alone. A file that cannot be made: it is named, and what was in
 //! its place stays.

@@ -1,8 +1,8 @@
 //! Releasing: what is held comes back exactly as it was, or as production has it by now.
 //!
-//! Why: a promotion must be able to undo every hold, and an administrator one of them by name. What a sync brought since
-//! is put where the held things lie first, so that each still comes back by one rename. What can go wrong: the place was
-//! used meanwhile. Nothing is overwritten then; the thing stays held and is named, with the reason. A crash between two
+//! Why: a promotion must be able to undo every hold, and an administrator one of them by name. What a sync brought
+//! since is put where the held things lie first, so that each still comes back by one rename. What can go wrong: the
+//! place was used meanwhile. Nothing is overwritten then; the thing stays held and is named, with the reason. A crash between two
 //! things leaves a journal that says so; releasing again goes on.
 
 use std::io;
