@@ -13,6 +13,7 @@ mod fidelity;
 mod harness;
 mod hold;
 mod image;
+mod latest;
 mod mounts;
 mod prepare_root;
 mod profiles;

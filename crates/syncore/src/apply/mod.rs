@@ -21,7 +21,7 @@ pub use directory::{Directories, Directory};
 pub use stage::{FileWriter, WriteError};
 
 pub(crate) use displace::{directory_like, displace, exchange, replace};
-pub(crate) use metadata::LOCKING_FLAGS;
+pub(crate) use metadata::{ALL, LOCKING_FLAGS};
 pub(crate) use rewrite::rewrite;
 
 use std::sync::Mutex;

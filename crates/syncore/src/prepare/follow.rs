@@ -75,7 +75,7 @@ pub(super) fn write(inside: &Inside, left: &BTreeSet<FollowUp>) -> io::Result<()
 
 /// Whether a thing is needed for the next boot, so that nothing may be deleted before it is done.
 pub(crate) const fn is_for_boot(follow: FollowUp) -> bool {
-    matches!(follow, FollowUp::Initramfs | FollowUp::BootConfiguration)
+    matches!(follow, FollowUp::Initramfs | FollowUp::BootLoader | FollowUp::BootConfiguration)
 }
 
 /// The release of the kernel that a path belongs to: its image in `/boot`, or its modules.
@@ -112,6 +112,8 @@ pub(super) fn commands(
     };
     let commands = match follow {
         FollowUp::Initramfs => initramfs(inside, &has, leaving, live),
+        // By what the preparation wrote down, not by what is in the root.
+        FollowUp::BootLoader => Vec::new(),
         FollowUp::BootConfiguration => first(&[
             ("usr/sbin/update-grub", &["update-grub"]),
             ("usr/sbin/grub2-mkconfig", &["grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"]),
@@ -203,6 +205,12 @@ mod tests {
         assert_eq!(of(&["boot/vmlinuz-6.1.0-1-amd64"]), [FollowUp::Initramfs, FollowUp::BootConfiguration]);
         assert_eq!(of(&["usr/lib/x86_64-linux-gnu/libz.so.1"]), [FollowUp::Ldconfig]);
         assert_eq!(of(&["etc/modules", "etc/sysctl.d/x.conf"]), [FollowUp::Initramfs, FollowUp::Sysctl]);
+        for path in
+            ["usr/lib/grub/i386-pc/modinfo.sh", "usr/lib/shim/shimx64.efi", "usr/lib/systemd/boot/efi/x"]
+        {
+            assert_eq!(of(&[path]), [FollowUp::BootLoader, FollowUp::BootConfiguration], "{path}");
+        }
+        assert_eq!(of(&["usr/lib/firmware/intel-ucode/06-55-04"]), [FollowUp::Initramfs]);
         assert_eq!(of(&["etc/motd", "home/x/lib/a.so"]), []);
     }
 

@@ -5,22 +5,21 @@
 //! one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-use super::hold::PROMOTED;
 use super::inside::Inside;
 use super::journal::{self, Journal};
 use super::report::Weight;
 use super::substitute::substitute;
-use super::{Command, Target, chroot, follow};
+use super::{Command, PrepareError, Target, bootloader, chroot, follow, protected};
 use crate::monitor::Monitor;
-use crate::profile::{Profile, catalogues};
-use crate::rules::{Action, Class, FollowUp, Origin, Rule, Substitution, Treatment};
+use crate::rules::{FollowUp, Rule, Substitution};
 use crate::scan::{Presented, Root};
 use crate::tree::{RelPath, Timestamp, unescape};
 
@@ -48,6 +47,19 @@ struct Substituted {
     mtime: Timestamp,
     production_bytes: u64,
     production_digest: [u8; 32],
+}
+
+/// What a sync left undone in the root at `path`: as long as there is anything, the standby has everything of
+/// production's and may still not do what production does. The next sync tries again, also when nothing changed.
+///
+/// # Errors
+/// [`PrepareError::Root`], and [`PrepareError::Journal`] when what was written down cannot be read.
+pub fn left(path: &Path) -> Result<BTreeSet<FollowUp>, PrepareError> {
+    let root = Root::open(path).map_err(|error| PrepareError::Root {
+        path: crate::tree::escape(path.as_os_str().as_encoded_bytes()),
+        reason: io::Error::from(error).to_string(),
+    })?;
+    follow::read(&Inside::new(Arc::new(root))).map_err(|error| PrepareError::Journal(error.to_string()))
 }
 
 impl Standby {
@@ -79,37 +91,7 @@ impl Standby {
     /// The rules that it holds to, whoever sends: the catalogue of its kind, and what the preparation changed.
     #[must_use]
     pub fn rules(&self) -> Vec<Rule> {
-        let kind = if self.inside.entry(&journal::path("etc/release")).ok().flatten().is_some()
-            && self.inside.entry(&journal::path("etc/path_to_inst")).ok().flatten().is_some()
-        {
-            "solaris"
-        } else {
-            "linux"
-        };
-        let catalogue = catalogues().iter().find(|(name, _)| *name == kind);
-        let mut rules = catalogue
-            .and_then(|(name, text)| Profile::parse(name, text, &|_| None).ok())
-            .map(|profile| profile.rules())
-            .unwrap_or_default();
-        let declared: Vec<Vec<u8>> = rules
-            .iter()
-            .filter(|rule| matches!(rule.treatment, Treatment::Substitute(_)))
-            .map(|rule| rule.pattern.clone())
-            .collect();
-        let file = format!("/{}/journal.json", journal::STATE_DIRECTORY);
-        let lines = self.journal.iter().flat_map(|journal| &journal.lines);
-        // What was held acts by now, and is like everything else.
-        let promoted = self.inside.entry(&journal::path(PROMOTED)).is_ok_and(|entry| entry.is_some());
-        if promoted {
-            rules.retain(|rule| rule.action != Action::Class(Class::G));
-        }
-        let lines = lines.filter(|line| !promoted || line.class != Class::G);
-        rules.extend(lines.filter_map(|line| {
-            let pattern = crate::rules::literal(&[b"/", line.path.as_bytes()].concat());
-            let origin = Origin { file: file.clone(), line: 0 };
-            (!declared.contains(&pattern)).then(|| Rule::new(Action::Class(Class::A), pattern, origin))
-        }));
-        rules
+        protected::rules(&self.inside, self.journal.as_ref(), protected::is_promoted(&self.inside))
     }
 
     /// The release of the kernel that runs on it; none if it does not run.
@@ -137,11 +119,16 @@ impl Standby {
         };
         let mut failed = Vec::new();
         for one in left.clone().into_iter().filter(|one| wanted(*one)) {
-            let commands = follow::commands(&self.inside, one, leaving, self.live);
-            match self.run(&commands, monitor) {
+            let boot = self.journal.as_ref().and_then(|journal| journal.boot.as_ref());
+            let commands = match one {
+                FollowUp::BootLoader => bootloader::commands(&self.inside, &self.path(), boot),
+                _ => Ok(follow::commands(&self.inside, one, leaving, self.live)),
+            };
+            match commands.and_then(|commands| self.run(&commands, monitor)) {
                 Ok(()) => drop(left.remove(&one)),
                 Err(why) => {
                     let place = if follow::is_for_boot(one) { "boot" } else { "etc" };
+                    let why = format!("{}: {why}; the next sync tries it again", one.words());
                     failed.push((journal::path(place), why));
                 }
             }
@@ -168,13 +155,14 @@ impl Standby {
         }
     }
 
+    fn path(&self) -> PathBuf {
+        let root = self.inside.root();
+        root.canonical_path().map_or_else(|_| root.path().to_owned(), |path| OsString::from_vec(path).into())
+    }
+
     /// What the root lies on, as far as that can be told: the tools find their devices by it.
     fn target(&self) -> Target {
-        let root = self.inside.root();
-        let path = root
-            .canonical_path()
-            .map_or_else(|_| root.path().to_owned(), |path| std::ffi::OsString::from_vec(path).into());
-        Target::detect(&path, &[]).unwrap_or_else(|_| Target {
+        Target::detect(&self.path(), &[]).unwrap_or_else(|_| Target {
             architecture: rustix::system::uname().machine().to_string_lossy().into_owned(),
             ..Target::default()
         })

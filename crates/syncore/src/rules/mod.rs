@@ -122,6 +122,8 @@ pub enum Substitution {
 pub enum FollowUp {
     /// Module dependencies and the initramfs of every kernel.
     Initramfs,
+    /// The boot loader itself, on the disks that the firmware boots from.
+    BootLoader,
     /// What the boot loader reads.
     BootConfiguration,
     /// The cache of the dynamic linker.
@@ -130,6 +132,21 @@ pub enum FollowUp {
     DaemonReload,
     /// Kernel parameters are set again.
     Sysctl,
+}
+
+impl FollowUp {
+    /// What is done, in words for a person.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Initramfs => "make the initramfs of each kernel",
+            Self::BootLoader => "put the boot loader on the boot disks",
+            Self::BootConfiguration => "make the boot menu",
+            Self::Ldconfig => "make the cache of the dynamic linker",
+            Self::DaemonReload => "have systemd read its units",
+            Self::Sysctl => "set the kernel's parameters",
+        }
+    }
 }
 
 /// What a catalogue says of a path besides its class.

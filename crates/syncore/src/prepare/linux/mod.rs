@@ -27,7 +27,8 @@ use super::draft::Draft;
 use super::report::Finding;
 use super::verify::Checks;
 use super::{Bootloader, Family, PrepareError, Task};
-pub(super) use boot::Installed;
+pub(super) use boot::{Installed, loader_commands};
+pub(super) use devices::esp_of;
 pub(super) use fstab::{held_line, wrong_lines};
 
 /// Plans everything.
