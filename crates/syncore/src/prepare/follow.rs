@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::inside::Inside;
 use super::process::{self, Program};
 use super::report::Step;
-use super::{Command, journal};
+use super::{Command, journal, substitute};
 use crate::monitor::Monitor;
 use crate::rules::{FollowUp, RuleSet, Treatment};
 use crate::tree::RelPath;
@@ -42,8 +42,10 @@ pub(crate) fn follow_ups<'a>(
 ) -> BTreeSet<FollowUp> {
     let mut all = BTreeSet::new();
     for path in paths {
-        if let Some(Treatment::Then(then)) = rules.decide(path, false).row.map(|row| &row.treatment) {
-            all.extend(then);
+        match rules.decide(path, false).row.map(|row| &row.treatment) {
+            Some(Treatment::Then(then)) => all.extend(then),
+            Some(Treatment::Substitute(kind)) => all.extend(substitute::then(*kind)),
+            _ => {}
         }
         if is_library(path) {
             all.insert(FollowUp::Ldconfig);
@@ -192,6 +194,8 @@ mod tests {
         assert_eq!(of(&["boot/vmlinuz-6.1.0-1-amd64"]), [FollowUp::Initramfs, FollowUp::BootConfiguration]);
         assert_eq!(of(&["usr/lib/x86_64-linux-gnu/libz.so.1"]), [FollowUp::Ldconfig]);
         assert_eq!(of(&["etc/modules", "etc/sysctl.d/x.conf"]), [FollowUp::Initramfs, FollowUp::Sysctl]);
+        assert_eq!(of(&["etc/default/grub.d/50-x.cfg", "etc/fstab"]), [FollowUp::BootConfiguration]);
+        assert_eq!(of(&["etc/cmdline.d/x.conf"]), [FollowUp::Initramfs]);
         assert_eq!(of(&["etc/motd", "home/x/lib/a.so"]), []);
     }
 

@@ -16,11 +16,11 @@ use super::hold::PROMOTED;
 use super::inside::Inside;
 use super::journal::{self, Journal};
 use super::report::Weight;
-use super::substitute::substitute;
+use super::substitute::{Names, may_be_new, substitute};
 use super::{Command, Target, chroot, follow};
 use crate::monitor::Monitor;
 use crate::profile::{Profile, catalogues};
-use crate::rules::{Action, Class, FollowUp, Origin, Rule, Substitution, Treatment};
+use crate::rules::{Action, Class, FollowUp, Origin, Rule, RuleSet, Substitution};
 use crate::scan::{Presented, Root};
 use crate::tree::{RelPath, Timestamp, unescape};
 
@@ -91,11 +91,9 @@ impl Standby {
             .and_then(|(name, text)| Profile::parse(name, text, &|_| None).ok())
             .map(|profile| profile.rules())
             .unwrap_or_default();
-        let declared: Vec<Vec<u8>> = rules
-            .iter()
-            .filter(|rule| matches!(rule.treatment, Treatment::Substitute(_)))
-            .map(|rule| rule.pattern.clone())
-            .collect();
+        // What the catalogue has made of two files is no less the standby's own.
+        let catalogue = RuleSet::compile(rules.clone()).ok();
+        let is_made = |path| catalogue.as_ref().is_some_and(|rules| rules.substitution(path).is_some());
         let file = format!("/{}/journal.json", journal::STATE_DIRECTORY);
         let lines = self.journal.iter().flat_map(|journal| &journal.lines);
         // What was held acts by now, and is like everything else.
@@ -107,7 +105,7 @@ impl Standby {
         rules.extend(lines.filter_map(|line| {
             let pattern = crate::rules::literal(&[b"/", line.path.as_bytes()].concat());
             let origin = Origin { file: file.clone(), line: 0 };
-            (!declared.contains(&pattern)).then(|| Rule::new(Action::Class(Class::A), pattern, origin))
+            (!is_made(&line.path)).then(|| Rule::new(Action::Class(Class::A), pattern, origin))
         }));
         rules
     }
@@ -198,19 +196,14 @@ impl Standby {
         Ok(())
     }
 
-    /// The names that it goes by.
-    fn names(&self) -> Vec<String> {
-        let text = self.inside.read(&journal::path("etc/hostname")).ok().flatten().unwrap_or_default();
-        let name = String::from_utf8_lossy(&text).trim().to_owned();
-        let prepared = self.journal.as_ref().map(|journal| journal.hostname.clone()).unwrap_or_default();
-        let mut names = Vec::new();
-        for name in [name, prepared] {
-            let short = name.split('.').next().unwrap_or_default().to_owned();
-            names.extend([name, short].into_iter().filter(|name| !name.is_empty()));
-        }
-        names.sort();
-        names.dedup();
-        names
+    /// The names that it goes by, and production's.
+    fn names(&self) -> Names {
+        let read = |path| self.inside.read(&journal::path(path)).ok().flatten().unwrap_or_default();
+        let name = |path| String::from_utf8_lossy(&read(path)).trim().to_owned();
+        let (linux, solaris) = (name("etc/hostname"), name("etc/nodename"));
+        let prepared = self.journal.as_ref().map_or("", |journal| &journal.hostname);
+        let source = self.journal.as_ref().map_or("", |journal| &journal.source_hostname);
+        Names::new(&[&linux, &solaris, prepared], &[source])
     }
 
     /// Makes the file at `path` from `production`'s.
@@ -224,7 +217,15 @@ impl Standby {
         production: &[u8],
     ) -> Result<Vec<u8>, String> {
         let own = self.inside.read(path).map_err(|error| error.to_string())?;
-        let own = own.ok_or("the standby has no such file, so nothing in it is known to be its own")?;
+        let own = match own {
+            Some(own) => own,
+            None if may_be_new(kind) => Vec::new(),
+            None => {
+                return Err(
+                    "the standby has no such file, so nothing in it is known to be its own".to_owned()
+                );
+            }
+        };
         substitute(kind, production, &own, &self.names())
     }
 

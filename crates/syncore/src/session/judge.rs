@@ -52,6 +52,15 @@ pub(crate) fn check_plan(view: &View, own: &RuleSet, plan: &Plan) -> Result<(), 
                 .into_iter()
                 .flatten()
                 .all(|other| in_scope(other, item.entry.kind, false));
+        // What is the standby's own in a file goes with the file.
+        let goes =
+            matches!(item.change, Change::Delete(kind) | Change::Replace(kind) if kind != Kind::Directory);
+        if goes && own.substitution(&item.path).is_some() {
+            return Err(WireError::Protocol(format!(
+                "the plan takes {} away, which is the standby's own in part",
+                item.path
+            )));
+        }
         if !allowed {
             return Err(WireError::Protocol(format!(
                 "the plan names {}, which is out of scope here",

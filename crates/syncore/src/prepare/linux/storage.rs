@@ -9,16 +9,16 @@ use super::super::draft::Draft;
 use super::super::lines::{Lines, fields};
 use super::super::report::{Finding, Held};
 use super::super::{PrepareError, Task};
+use super::crypttab;
 use super::devices::{Needed, id_of, name_like};
-
 use super::fstab::Seen;
-use super::layers::{crypttab, lvm, mdadm};
+use super::layers::{lvm, mdadm};
 use crate::rules::Class;
 
 /// Plans all of it but what the initramfs resumes from.
 pub(super) fn plan(task: &Task<'_>, seen: &Seen, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
     let needed = Needed::of(task.target, &[]);
-    crypttab(task, seen, &needed, draft)?;
+    crypttab::plan(task, seen, &needed, draft)?;
     mdadm(&needed, draft)?;
     lvm(&needed, draft)?;
     for name in ["bindings", "wwids", "prkeys"] {
