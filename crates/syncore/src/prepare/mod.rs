@@ -20,6 +20,7 @@ mod inside;
 mod journal;
 mod lines;
 mod linux;
+mod menu;
 mod process;
 mod release;
 mod report;

@@ -17,7 +17,7 @@ use super::inside::Inside;
 use super::journal::{self, Journal};
 use super::report::Weight;
 use super::substitute::{Names, may_be_new, substitute};
-use super::{Command, Target, chroot, follow};
+use super::{Command, Target, chroot, follow, menu};
 use crate::monitor::Monitor;
 use crate::profile::{Profile, catalogues};
 use crate::rules::{Action, Class, FollowUp, Origin, Rule, RuleSet, Substitution};
@@ -133,8 +133,10 @@ impl Standby {
         };
         let mut failed = Vec::new();
         for one in left.clone().into_iter().filter(|one| wanted(*one)) {
+            let entries =
+                if one == FollowUp::BootConfiguration { menu::settle(&self.inside) } else { Ok(()) };
             let commands = follow::commands(&self.inside, one, self.live);
-            match self.run(&commands, monitor) {
+            match entries.and_then(|()| self.run(&commands, monitor)) {
                 Ok(()) => drop(left.remove(&one)),
                 Err(why) => {
                     let place = if follow::is_for_boot(one) { "boot" } else { "etc" };
@@ -185,7 +187,7 @@ impl Standby {
         for name in &names {
             let Some(kernel) = follow::kernel_of(&boot.join(name)) else { continue };
             let image = format!("vmlinuz-{kernel}");
-            if name.starts_with(b"initrd.img-") && !names.iter().any(|name| *name == image.as_bytes()) {
+            if follow::is_initramfs(name) && !names.iter().any(|name| *name == image.as_bytes()) {
                 rustix::fs::unlinkat(&directory, &name[..], rustix::fs::AtFlags::empty())?;
                 gone = true;
             }

@@ -55,7 +55,7 @@ fn text(line: &[u8]) -> Result<&str, String> {
 
 /// Whether each quote of a command line ends on it: another word would else become part of the last one.
 pub(super) fn is_closed(line: &str) -> bool {
-    line.matches('"').count() % 2 == 0
+    line.matches('"').count().is_multiple_of(2)
 }
 
 /// A command line with these words of a host's own in place of those that it has; none when that changes nothing.

@@ -78,7 +78,7 @@ fn others(line: &[u8], own: &[Vec<u8>], names: &Names) -> Option<Vec<u8>> {
         }
         !names.is_production(name) && own.iter().any(|own| words(own).iter().skip(1).any(|word| word == name))
     };
-    if aliases.iter().all(|name| is_taken(name)) {
+    if aliases.iter().all(&is_taken) {
         return None;
     }
     let body = body(line);
