@@ -102,7 +102,11 @@ pub(super) fn plan(
         let ours = seen.system.contains(&mapping)
             || is_early(&options)
             || alone && seen.system.iter().any(on_volume);
-        if formats(&options) {
+        // Of an earlier preparation, or of an administrator who was here before.
+        if let Some(at) = left.iter().position(|(_, uuid)| id_of(&spec).as_ref() == Some(uuid)) {
+            left.remove(at);
+            work.push(line);
+        } else if formats(&options) {
             // It would be made anew at each boot, whatever is on the device of that name here.
             replaced.push((name, spec, "(dropped: it is formatted at each boot)".to_owned()));
         } else if ours {
