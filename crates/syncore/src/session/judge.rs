@@ -53,11 +53,12 @@ pub(crate) fn check_plan(view: &View, own: &RuleSet, plan: &Plan) -> Result<(), 
                 .flatten()
                 .all(|other| in_scope(other, item.entry.kind, false));
         // What is the standby's own in a file goes with the file.
+        let is_made = |path: &RelPath| own.substitution(path).is_some();
         let goes =
             matches!(item.change, Change::Delete(kind) | Change::Replace(kind) if kind != Kind::Directory);
-        if goes && own.substitution(&item.path).is_some() {
+        if goes && is_made(&item.path) || item.moved_from.as_ref().is_some_and(is_made) {
             return Err(WireError::Protocol(format!(
-                "the plan takes {} away, which is the standby's own in part",
+                "the plan for {} takes away what is the standby's own in part",
                 item.path
             )));
         }

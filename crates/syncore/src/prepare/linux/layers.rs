@@ -125,7 +125,7 @@ pub(super) fn lvm(needed: &Needed, draft: &mut Draft<'_>) -> Result<(), PrepareE
     let already = present.lines().filter(|line| line.trim() == setting.trim()).count() == 1;
     if !already {
         let why = "only the system's volume groups come up by themselves; others wait for a promotion";
-        draft.write(path, lines.to_bytes(), Class::B, why)?;
+        draft.write(path, lines.to_bytes(), Class::A, why)?;
     }
     draft.held.push(Held {
         kind: "volume groups".into(),

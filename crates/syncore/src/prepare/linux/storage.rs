@@ -184,7 +184,7 @@ fn kdump(draft: &mut Draft<'_>) -> Result<(), PrepareError> {
                 "{path} no longer says {line:?}: dumps go to the root filesystem"
             )));
         }
-        draft.write(path, lines.to_bytes(), Class::B, "a dump does not go onto production's disk")?;
+        draft.write(path, lines.to_bytes(), Class::A, "a dump does not go onto production's disk")?;
     }
     for directory in ["/boot", "/var/lib/kdump"] {
         for name in draft.list(directory)? {
