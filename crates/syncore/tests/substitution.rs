@@ -167,12 +167,16 @@ fn the_hosts_of_solaris_are_one_file_and_a_link_stays_a_link() {
         put(root, "etc/inet/hosts", "");
         symlink("./inet/hosts", root.join("etc/hosts")).unwrap();
     }
+    put(&pair.standby, "etc/hostname.qfe0", "db2-qfe0\n");
     let made = pair.made(
         "etc/inet/hosts",
         "127.0.0.1\tlocalhost\n10.0.0.5\tdb1 loghost\n10.0.0.9\tprinter\n",
-        "127.0.0.1\tlocalhost\n10.0.0.5\tdb1\n10.0.0.7\tdb2 loghost\n",
+        "127.0.0.1\tlocalhost\n10.0.0.5\tdb1\n10.0.0.7\tdb2 loghost\n10.1.0.7 db2-qfe0\n10.1.0.8 db2-old\n",
     );
-    assert_eq!(made, "127.0.0.1\tlocalhost\n10.0.0.7\tdb2 loghost\n10.0.0.5\tdb1\n10.0.0.9\tprinter\n");
+    assert_eq!(
+        made,
+        "127.0.0.1\tlocalhost\n10.0.0.7\tdb2 loghost\n10.1.0.7 db2-qfe0\n10.0.0.5\tdb1\n10.0.0.9\tprinter\n"
+    );
     assert_eq!(fs::read_link(pair.standby.join("etc/hosts")).unwrap(), Path::new("./inet/hosts"));
     // Where only one of the two is a link, nobody can tell what is whose.
     fs::remove_file(pair.production.join("etc/hosts")).unwrap();

@@ -205,7 +205,15 @@ impl Standby {
         let (linux, solaris) = (name("etc/hostname"), name("etc/nodename"));
         let prepared = self.journal.as_ref().map_or("", |journal| &journal.hostname);
         let source = self.journal.as_ref().map_or("", |journal| &journal.source_hostname);
-        Names::new(&[&linux, &solaris, prepared], &[source])
+        let names = Names::new(&[&linux, &solaris, prepared], &[source]);
+        let etc = journal::path("etc");
+        self.inside.list(&etc).unwrap_or_default().iter().fold(names, |names, file| {
+            let text = String::from_utf8_lossy(file);
+            let interface = text.strip_prefix("hostname.").or_else(|| text.strip_prefix("hostname6."));
+            let Some(interface) = interface else { return names };
+            let content = self.inside.read(&etc.join(file)).ok().flatten().unwrap_or_default();
+            names.with_interface(interface, &content)
+        })
     }
 
     /// Makes the file at `path` from `production`'s.

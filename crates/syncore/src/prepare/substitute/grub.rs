@@ -116,12 +116,15 @@ pub(super) fn grub(production: &[u8], standby: &[u8]) -> Result<Vec<u8>, String>
             }
         }
     }
-    for (name, words) in own.words.iter().filter(|(name, words)| !words.is_empty() && last(name).is_none()) {
-        made.push(format!("{name}=\"{}\"", words.join(" ")).as_bytes());
+    let words = own.words.iter().filter(|(name, words)| !words.is_empty() && last(name).is_none());
+    let words = words.map(|(name, words)| format!("{name}=\"{}\"", words.join(" ")).into_bytes());
+    let lines =
+        own.lines.iter().filter(|(name, _)| !seen.contains(&name.as_str())).map(|(_, line)| line.clone());
+    let added: Vec<Vec<u8>> = words.chain(lines).collect();
+    if !added.is_empty() && made.0.last().is_some_and(|line| line.content.ends_with(b"\\")) {
+        return Err("its last line goes on in another one".to_owned());
     }
-    for (_, line) in own.lines.iter().filter(|(name, _)| !seen.contains(&name.as_str())) {
-        made.push(line);
-    }
+    added.iter().for_each(|line| made.push(line));
     Ok(made.to_bytes())
 }
 
@@ -182,6 +185,7 @@ mod tests {
             assert!(made(line, "").is_err(), "{line}");
             assert!(made("GRUB_TIMEOUT=5\n", line).unwrap_err().starts_with("the standby's own: "), "{line}");
         }
+        assert!(made("GRUB_X=a\\\n", "GRUB_DEVICE=/x\n").unwrap_err().contains("goes on"));
         assert!(made("", "GRUB_CMDLINE_LINUX=\"root=$ROOT\"\n").is_err());
         assert!(grub(b"GRUB_CMDLINE_LINUX=\"\xff\"\n", b"").is_err());
         assert_eq!(grub(b"GRUB_DISTRIBUTOR=\"\xff\"\n", b"").unwrap(), b"GRUB_DISTRIBUTOR=\"\xff\"\n");

@@ -23,11 +23,11 @@ pub(super) fn hosts(production: &[u8], standby: &[u8], names: &Names) -> Result<
     // Production may know the standby by another address than the standby itself does.
     let (mut kept, mut replaced) = (0, None);
     made.edit(|line| {
-        if own.iter().any(|own| says_all_of(own, line)) {
+        let other = (!names_standby(line)).then(|| others(line, &own, names)).flatten();
+        if other.as_ref().is_some_and(|other| own.iter().any(|own| says_all_of(own, other))) {
             replaced.get_or_insert(kept);
             return None;
         }
-        let other = (!names_standby(line)).then(|| others(line, &own, names)).flatten();
         kept += usize::from(other.is_some());
         other
     });

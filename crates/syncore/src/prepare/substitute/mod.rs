@@ -44,6 +44,19 @@ impl Names {
         Self { own, production }
     }
 
+    /// With the names of one of the standby's interfaces, `db2-qfe0`: the one that `prepare-root` gives it, and those in
+    /// its file, `hostname.*` of Solaris. Its addresses are looked up by them when it boots.
+    pub(crate) fn with_interface(mut self, interface: &str, file: &[u8]) -> Self {
+        let file = String::from_utf8_lossy(file);
+        let words = file.split_whitespace().map(|word| word.split('/').next().unwrap_or_default());
+        let is_of =
+            |word: &str, own: &String| word.strip_prefix(&own[..]).is_some_and(|rest| rest.starts_with('-'));
+        let mut names: Vec<String> = self.own.iter().map(|own| format!("{own}-{interface}")).collect();
+        names.extend(words.filter(|word| self.own.iter().any(|own| is_of(word, own))).map(str::to_owned));
+        self.own.append(&mut names);
+        self
+    }
+
     fn is_own(&self, name: &[u8]) -> bool {
         is_one(name, &self.own)
     }

@@ -11,6 +11,9 @@ use super::{own_reason, reason};
 pub(super) fn system(production: &[u8], standby: &[u8]) -> Result<Vec<u8>, String> {
     let own = in_force(standby).map_err(own_reason)?;
     let mut made = without_root(production).map_err(reason)?;
+    if !own.is_empty() && made.0.last().is_some_and(|line| line.content.ends_with(b"\\")) {
+        return Err("its last line goes on in another one".to_owned());
+    }
     own.iter().for_each(|line| made.push(line));
     Ok(made.to_bytes())
 }
@@ -44,6 +47,7 @@ mod tests {
     fn a_block_without_an_end_is_an_error() {
         let open = "* Begin MDD root info (do not edit)\nrootdev:/x\n";
         assert!(made(open, "").is_err());
+        assert!(made("set a=1 \\\n", "rootdev:/x\n").unwrap_err().contains("goes on"));
         assert!(made("set a=1\n", open).unwrap_err().starts_with("the standby's own: "));
     }
 }
