@@ -1,10 +1,10 @@
 //! Entries of the Boot Loader Specification for kernels that came or went with a sync.
 //!
-//! Why: where the boot loader reads entries, no `grub-mkconfig` makes them, and production's carry production's machine
-//! id and root. kernel-install(8) makes them from the command line of whatever kernel runs, which in a root that is only
-//! mounted is another host's. So an entry for a new kernel is the standby's own last one with the other release in it:
-//! its machine id, its root, its parameters. What can go wrong: a standby whose entries name no kernel in `/boot`; then
-//! there is nothing to go by, and that is said.
+//! Why: where the boot loader reads entries, no `grub-mkconfig` makes them, and production's carry production's
+//! machine id and root. kernel-install(8) makes them from the command line of whatever kernel runs, which in a root
+//! that is only mounted is another host's. So an entry for a new kernel is the standby's own last one with the other
+//! release in it: its machine id, its root, its parameters. What can go wrong: a standby whose entries name no kernel
+//! in `/boot`; then there is nothing to go by, and that is said.
 
 use std::io;
 
