@@ -245,16 +245,40 @@ fn nobody_else_sees_what_is_mounted_so_that_a_kill_leaves_nothing() {
     let mounts = std::thread::scope(|scope| {
         let run = scope.spawn(|| sync(&production, &standby));
         let mut seen = Vec::new();
-        // For each of the two kernels.
-        for _ in 0..2 {
-            fs::read(&begun).unwrap();
-            seen.push(fs::read_to_string("/proc/self/mounts").unwrap());
-            fs::write(&go_on, "x\n").unwrap();
-        }
+        fs::read(&begun).unwrap();
+        seen.push(fs::read_to_string("/proc/self/mounts").unwrap());
+        fs::write(&go_on, "x\n").unwrap();
         assert_eq!(run.join().unwrap().problems, []);
         seen
     });
     for mounts in mounts {
         assert!(!mounts.contains(standby.to_str().unwrap()), "{mounts}");
     }
+}
+
+#[test]
+fn a_new_kernel_gets_a_boot_entry_of_the_standbys_and_the_old_one_loses_its_own() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let (production, standby) = pair(temp.path());
+    let entry = |root: &str, release: &str| {
+        format!(
+            "version {release}\nlinux /vmlinuz-{release}\ninitrd /initramfs-{release}.img\noptions root=UUID={root} ro\n"
+        )
+    };
+    put(&production, "boot/loader/entries/pppp-6.1-old.conf", &entry("p", "6.1-old"));
+    put(&standby, "boot/loader/entries/ssss-6.1-old.conf", &entry("s", "6.1-old"));
+    put(&standby, "boot/initramfs-6.1-old.img", "");
+    sync(&production, &standby);
+    upgrade(&production);
+    put(&production, "boot/loader/entries/pppp-6.1-new.conf", &entry("p", "6.1-new"));
+    assert_eq!(sync(&production, &standby).problems, []);
+    let entries = standby.join("boot/loader/entries");
+    let names: Vec<_> = fs::read_dir(&entries).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["ssss-6.1-new.conf"]);
+    assert_eq!(fs::read_to_string(entries.join("ssss-6.1-new.conf")).unwrap(), entry("s", "6.1-new"));
+    assert!(!standby.join("boot/initramfs-6.1-old.img").exists());
+    assert!(sync(&production, &standby).plan.is_none());
 }

@@ -185,7 +185,8 @@ fn state(inside: &Inside, below: &str) -> io::Result<std::os::fd::OwnedFd> {
     Ok(inside.root().open_directory(&at)?)
 }
 
-fn write_durably(directory: &impl AsFd, name: &str, content: &[u8]) -> io::Result<()> {
+/// Writes a file for root alone: old or new, on disk when this returns.
+pub(super) fn write_durably(directory: &impl AsFd, name: &str, content: &[u8]) -> io::Result<()> {
     let staged = format!(".{name}.new");
     match unlinkat(directory, &staged, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}

@@ -22,6 +22,7 @@ mod journal;
 mod latest;
 mod lines;
 mod linux;
+mod menu;
 mod mirror;
 mod process;
 mod protected;

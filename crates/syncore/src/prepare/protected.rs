@@ -11,7 +11,7 @@ use super::hold::PROMOTED;
 use super::inside::Inside;
 use super::journal::{self, Journal};
 use crate::profile::{Profile, catalogues, parse_standby_file};
-use crate::rules::{Action, Class, Origin, Rule, Treatment};
+use crate::rules::{Action, Class, Origin, Rule, RuleSet};
 use crate::scan::Root;
 use crate::tree::RelPath;
 
@@ -40,11 +40,9 @@ pub(super) fn is_promoted(inside: &Inside) -> bool {
 /// is held.
 pub(super) fn rules(inside: &Inside, journal: Option<&Journal>, promoted: bool) -> Vec<Rule> {
     let mut rules = catalogue(inside);
-    let declared: Vec<Vec<u8>> = rules
-        .iter()
-        .filter(|rule| matches!(rule.treatment, Treatment::Substitute(_)))
-        .map(|rule| rule.pattern.clone())
-        .collect();
+    // What the catalogue has made of two files is no less the standby's own.
+    let compiled = RuleSet::compile(rules.clone()).ok();
+    let is_made = |path| compiled.as_ref().is_some_and(|rules| rules.substitution(path).is_some());
     if promoted {
         rules.retain(|rule| rule.action != Action::Class(Class::G));
     }
@@ -53,7 +51,7 @@ pub(super) fn rules(inside: &Inside, journal: Option<&Journal>, promoted: bool) 
     rules.extend(lines.filter(|line| !promoted || line.class != Class::G).filter_map(|line| {
         let pattern = crate::rules::literal(&[b"/", line.path.as_bytes()].concat());
         let origin = Origin { file: file.clone(), line: 0 };
-        (!declared.contains(&pattern)).then(|| Rule::new(Action::Class(Class::A), pattern, origin))
+        (!is_made(&line.path)).then(|| Rule::new(Action::Class(Class::A), pattern, origin))
     }));
     rules
 }

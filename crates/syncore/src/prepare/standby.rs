@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::inside::Inside;
 use super::journal::{self, Journal};
 use super::report::Weight;
-use super::substitute::substitute;
-use super::{Command, PrepareError, Target, bootloader, chroot, follow, protected};
+use super::substitute::{Names, may_be_new, substitute};
+use super::{Command, PrepareError, Target, bootloader, chroot, follow, menu, protected};
 use crate::monitor::Monitor;
 use crate::rules::{FollowUp, Rule, Substitution};
 use crate::scan::{Presented, Root};
@@ -122,6 +122,8 @@ impl Standby {
             let boot = self.journal.as_ref().and_then(|journal| journal.boot.as_ref());
             let commands = match one {
                 FollowUp::BootLoader => bootloader::commands(&self.inside, &self.path(), boot),
+                FollowUp::BootConfiguration => menu::settle(&self.inside)
+                    .map(|()| follow::commands(&self.inside, one, leaving, self.live)),
                 _ => Ok(follow::commands(&self.inside, one, leaving, self.live)),
             };
             match commands.and_then(|commands| self.run(&commands, monitor)) {
@@ -177,7 +179,7 @@ impl Standby {
         for name in &names {
             let Some(kernel) = follow::kernel_of(&boot.join(name)) else { continue };
             let image = format!("vmlinuz-{kernel}");
-            if name.starts_with(b"initrd.img-") && !names.iter().any(|name| *name == image.as_bytes()) {
+            if follow::is_initramfs(name) && !names.iter().any(|name| *name == image.as_bytes()) {
                 rustix::fs::unlinkat(&directory, &name[..], rustix::fs::AtFlags::empty())?;
                 gone = true;
             }
@@ -188,19 +190,22 @@ impl Standby {
         Ok(())
     }
 
-    /// The names that it goes by.
-    fn names(&self) -> Vec<String> {
-        let text = self.inside.read(&journal::path("etc/hostname")).ok().flatten().unwrap_or_default();
-        let name = String::from_utf8_lossy(&text).trim().to_owned();
-        let prepared = self.journal.as_ref().map(|journal| journal.hostname.clone()).unwrap_or_default();
-        let mut names = Vec::new();
-        for name in [name, prepared] {
-            let short = name.split('.').next().unwrap_or_default().to_owned();
-            names.extend([name, short].into_iter().filter(|name| !name.is_empty()));
-        }
-        names.sort();
-        names.dedup();
-        names
+    /// The names that it goes by, and production's.
+    fn names(&self) -> Names {
+        let read = |path| self.inside.read(&journal::path(path)).ok().flatten().unwrap_or_default();
+        let name = |path| String::from_utf8_lossy(&read(path)).trim().to_owned();
+        let (linux, solaris) = (name("etc/hostname"), name("etc/nodename"));
+        let prepared = self.journal.as_ref().map_or("", |journal| &journal.hostname);
+        let source = self.journal.as_ref().map_or("", |journal| &journal.source_hostname);
+        let names = Names::new(&[&linux, &solaris, prepared], &[source]);
+        let etc = journal::path("etc");
+        self.inside.list(&etc).unwrap_or_default().iter().fold(names, |names, file| {
+            let text = String::from_utf8_lossy(file);
+            let interface = text.strip_prefix("hostname.").or_else(|| text.strip_prefix("hostname6."));
+            let Some(interface) = interface else { return names };
+            let content = self.inside.read(&etc.join(file)).ok().flatten().unwrap_or_default();
+            names.with_interface(interface, &content)
+        })
     }
 
     /// Makes the file at `path` from `production`'s.
@@ -214,7 +219,15 @@ impl Standby {
         production: &[u8],
     ) -> Result<Vec<u8>, String> {
         let own = self.inside.read(path).map_err(|error| error.to_string())?;
-        let own = own.ok_or("the standby has no such file, so nothing in it is known to be its own")?;
+        let own = match own {
+            Some(own) => own,
+            None if may_be_new(kind) => Vec::new(),
+            None => {
+                return Err(
+                    "the standby has no such file, so nothing in it is known to be its own".to_owned()
+                );
+            }
+        };
         substitute(kind, production, &own, &self.names())
     }
 

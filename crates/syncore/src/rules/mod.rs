@@ -114,6 +114,16 @@ pub enum Substitution {
     Fstab,
     /// hosts(5): the lines that name the standby are its own, all others production's.
     Hosts,
+    /// A kernel's command line: the words that name devices are the standby's, all others production's.
+    Cmdline,
+    /// GRUB's defaults: the same of each command line in them, and the settings that name devices are the standby's.
+    Grub,
+    /// crypttab(5): what the standby opens by itself is its own, what production opens besides is `noauto`.
+    Crypttab,
+    /// vfstab(4): the lines of the system are the standby's, those of data are production's and not mounted at boot.
+    Vfstab,
+    /// system(4): what tells the kernel of a root on a volume is the standby's, all else production's.
+    System,
 }
 
 /// What follows on the standby when something of [`Class::C`] changed there.

@@ -173,7 +173,7 @@ impl<'a> Receiver<'a> {
         }
         self.committer.flush();
         self.remember();
-        self.plan.items().filter(|item| item.link_to.is_some()).for_each(|item| self.committer.link(&item));
+        self.plan.items().filter(|item| item.link_to.is_some()).for_each(|item| self.link(&item));
         // What the next boot needs is made before anything goes that the last one needed.
         let bootable = self.follow(is_for_boot);
         let kernels_gone = self.delete(bootable);

@@ -7,6 +7,7 @@
 mod agents;
 mod boot;
 mod cmdline;
+pub(super) mod crypttab;
 mod devices;
 mod distribution;
 mod entries;
@@ -22,6 +23,7 @@ mod storage;
 #[cfg(test)]
 pub(super) mod testing;
 mod units;
+pub(super) mod words;
 
 use super::draft::Draft;
 use super::report::Finding;

@@ -1,12 +1,11 @@
-//! Files that are production's but for what is the standby's own in them (class B).
+//! fstab(5): the standby's lines for the system, production's for its data, held.
 //!
-//! Why: a new data volume belongs into the standby's fstab, and production's root device does not. So such a file is
-//! made on the standby, from what arrives and what is there. What can go wrong: an fstab of which half is not
-//! understood; then nothing is made and the standby keeps what it has, because a guess is a host that does not boot.
+//! Why: a new data volume belongs into the standby's fstab, and production's root device does not. What can go wrong: a
+//! file of which half is not understood, or a filesystem of the system that the standby does not have; then nothing is
+//! made.
 
-use super::lines::{Lines, fields, is_comment};
-use super::linux::held_line;
-use crate::rules::Substitution;
+use super::super::lines::{Lines, fields, is_comment};
+use super::super::linux::held_line;
 
 /// Mount points without which a system does not come up (fstab(5), hier(7)).
 const SYSTEM_MOUNTS: [&[u8]; 8] =
@@ -15,22 +14,6 @@ const SYSTEM_MOUNTS: [&[u8]; 8] =
 /// Kinds of filesystems that are no device.
 const DEVICELESS: [&[u8]; 9] =
     [b"proc", b"sysfs", b"tmpfs", b"devpts", b"devtmpfs", b"cgroup", b"cgroup2", b"efivarfs", b"securityfs"];
-
-/// Makes the standby's file from `production`'s and the `standby`'s own. `names` are the standby's names.
-///
-/// # Errors
-/// In words, when one of the two is not what it should be.
-pub(crate) fn substitute(
-    kind: Substitution,
-    production: &[u8],
-    standby: &[u8],
-    names: &[String],
-) -> Result<Vec<u8>, String> {
-    match kind {
-        Substitution::Fstab => fstab(production, standby),
-        Substitution::Hosts => hosts(production, standby, names),
-    }
-}
 
 /// What a line of fstab is about.
 enum Mount<'a> {
@@ -60,7 +43,7 @@ fn is_system(at: &[u8]) -> bool {
 }
 
 /// The system's lines are the standby's. Data of production is there to be mounted by whoever promotes the standby.
-fn fstab(production: &[u8], standby: &[u8]) -> Result<Vec<u8>, String> {
+pub(super) fn fstab(production: &[u8], standby: &[u8]) -> Result<Vec<u8>, String> {
     let own = Lines::of(standby);
     let (mut mounts, mut swaps) = (Vec::new(), Vec::new());
     for line in &own.0 {
@@ -132,41 +115,6 @@ fn is_held(line: &[u8]) -> bool {
     fields(line).get(3).is_some_and(|options| options.split(|b| *b == b',').any(|option| option == b"noauto"))
 }
 
-/// The lines that name the standby are its own; production's own stay, so that the two find each other.
-fn hosts(production: &[u8], standby: &[u8], names: &[String]) -> Result<Vec<u8>, String> {
-    if names.iter().all(String::is_empty) {
-        return Err("the standby has no name".to_owned());
-    }
-    let names_standby = |line: &[u8]| {
-        let line = line.split(|b| *b == b'#').next().unwrap_or_default();
-        let is_name = |field: &[u8]| {
-            names.iter().any(|name| !name.is_empty() && name.as_bytes().eq_ignore_ascii_case(field))
-        };
-        fields(line).iter().skip(1).any(|field| is_name(field))
-    };
-    let own: Vec<Vec<u8>> = Lines::of(standby)
-        .0
-        .into_iter()
-        .map(|line| line.content)
-        .filter(|line| names_standby(line))
-        .collect();
-    let mut made = Lines::of(production);
-    // Production may know the standby by another address than the standby itself does.
-    made.edit(|line| (!names_standby(line)).then(|| line.to_vec()));
-    // After the loopback lines, where resolvers look first and people expect it.
-    let after = made
-        .0
-        .iter()
-        .rposition(|line| {
-            fields(&line.content).first().is_some_and(|a| a.starts_with(b"127.") || *a == b"::1")
-        })
-        .map_or(0, |at| at + 1);
-    for (offset, line) in own.iter().enumerate() {
-        made.insert(after + offset, line);
-    }
-    Ok(made.to_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,8 +124,7 @@ mod tests {
                            UUID=s-swap none swap sw 0 0\nUUID=p-data /srv/data xfs noauto 0 0\n";
 
     fn fstab_of(production: &str) -> Result<String, String> {
-        substitute(Substitution::Fstab, production.as_bytes(), STANDBY.as_bytes(), &[])
-            .map(|made| String::from_utf8(made).unwrap())
+        fstab(production.as_bytes(), STANDBY.as_bytes()).map(|made| String::from_utf8(made).unwrap())
     }
 
     #[test]
@@ -200,23 +147,8 @@ mod tests {
         assert!(fstab_of("").is_err());
         let usr = "UUID=p / ext4 defaults 0 1\nUUID=p-usr /usr ext4 defaults 0 1\n";
         assert_eq!(fstab_of(usr).unwrap_err(), "the standby has no filesystem for /usr");
-        let own = substitute(Substitution::Fstab, b"UUID=p / ext4 defaults\n", b"broken line\n", &[]);
+        let own = fstab(b"UUID=p / ext4 defaults\n", b"broken line\n");
         assert!(own.is_err());
-    }
-
-    #[test]
-    fn its_own_lines_of_hosts_stay() {
-        let names = ["db2".to_owned(), "db2.example.org".to_owned()];
-        let production = "127.0.0.1\tlocalhost\n::1 localhost\n10.0.0.1 db1.example.org db1\n10.0.0.99 db2\n10.0.0.3 db20\n";
-        let standby = "127.0.0.1\tlocalhost\n127.0.1.1 db2.example.org db2\n10.0.0.2 DB2\n10.0.0.1 old-db1\n";
-        let made =
-            substitute(Substitution::Hosts, production.as_bytes(), standby.as_bytes(), &names).unwrap();
-        assert_eq!(
-            String::from_utf8(made).unwrap(),
-            "127.0.0.1\tlocalhost\n::1 localhost\n127.0.1.1 db2.example.org db2\n10.0.0.2 DB2\n\
-             10.0.0.1 db1.example.org db1\n10.0.0.3 db20\n"
-        );
-        assert!(substitute(Substitution::Hosts, b"", b"", &[]).is_err());
     }
 
     proptest! {
@@ -234,7 +166,7 @@ mod tests {
             }
             if !newline { production.pop(); }
             let once = fstab_of(&production).unwrap();
-            let twice = substitute(Substitution::Fstab, production.as_bytes(), once.as_bytes(), &[]).unwrap();
+            let twice = fstab(production.as_bytes(), once.as_bytes()).unwrap();
             prop_assert_eq!(String::from_utf8(twice).unwrap(), once);
         }
     }
