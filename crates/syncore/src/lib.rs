@@ -75,6 +75,7 @@ pub mod monitor;
 pub mod plan;
 pub mod prepare;
 pub mod problem;
+mod process;
 pub mod profile;
 pub mod rules;
 pub mod scan;

@@ -24,10 +24,10 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use super::Command;
 use super::inside::Inside;
-use super::process::{self, Ended, Program};
 use super::report::{Finding, Step};
 use super::target::Target;
 use crate::monitor::Monitor;
+use crate::process::{self, Ended, Program};
 use crate::scan::proc_path;
 use crate::tree::{Kind, RelPath};
 

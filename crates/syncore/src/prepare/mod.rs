@@ -20,7 +20,6 @@ mod inside;
 mod journal;
 mod lines;
 mod linux;
-mod process;
 mod release;
 mod report;
 mod solaris;
