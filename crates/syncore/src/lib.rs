@@ -52,6 +52,7 @@
 //! | [`profile`] | profiles, catalogues and the standby's own file: read, merged, checked |
 //! | [`scan`] | the held root, the parallel walk, metadata, filesystem boundaries |
 //! | [`plan`] | the comparison of two directories, and all changes of a run as a value |
+//! | [`gate`] | whether a run may begin: what a profile asks of the pair, and the answers |
 //! | [`wire`] | messages, frames, limits, and the transports that carry them |
 //! | [`apply`] | staging, renaming, metadata, links, deletions, flushing |
 //! | [`session`] | the two ends of a run, and the function that conducts it |
@@ -70,6 +71,7 @@
 
 pub mod apply;
 pub mod delta;
+pub mod gate;
 pub mod image;
 pub mod monitor;
 pub mod plan;

@@ -51,8 +51,10 @@ pub(crate) enum Ended {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) ended: Ended,
-    /// Both its outputs, the last of it.
+    /// Both its outputs, the last of it; of one that was asked ([`ask`]) the standard output alone.
     pub(crate) said: Vec<u8>,
+    /// Of one that was asked its standard error, the last of it.
+    pub(crate) complained: Vec<u8>,
 }
 
 impl Outcome {
@@ -98,14 +100,43 @@ pub(crate) fn run(program: &Program<'_>, stop: &dyn Fn() -> bool) -> io::Result<
     let child = command.spawn()?;
     // The command holds our ends of the pipe; while they are open there is no end of what is read.
     drop(command);
-    let said = Arc::new(Mutex::new(Vec::new()));
-    let (done, finished) = channel();
-    let kept = Arc::clone(&said);
-    std::thread::Builder::new().name("said".into()).spawn(move || keep(reader, &kept, &done))?;
+    let said = Said::listen(reader)?;
     let ended = wait(child, program.deadline, stop)?;
-    wait_for_output(&finished);
-    let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(Outcome { ended, said })
+    Ok(Outcome { ended, said: said.all(), complained: Vec::new() })
+}
+
+/// Runs it for what it answers: what it says and what it complains of are kept apart. `stop` is asked while it runs.
+pub(crate) fn ask(program: &Program<'_>, stop: &dyn Fn() -> bool) -> io::Result<Outcome> {
+    let (reader, writer) = io::pipe()?;
+    let (errors, error_writer) = io::pipe()?;
+    let mut command = command(program);
+    command.stdin(Stdio::null()).stdout(writer).stderr(error_writer);
+    let child = command.spawn()?;
+    drop(command);
+    let (said, complained) = (Said::listen(reader)?, Said::listen(errors)?);
+    let ended = wait(child, program.deadline, stop)?;
+    Ok(Outcome { ended, said: said.all(), complained: complained.all() })
+}
+
+/// What arrives on a pipe, as it is collected.
+struct Said {
+    kept: Arc<Mutex<Vec<u8>>>,
+    finished: Receiver<()>,
+}
+
+impl Said {
+    fn listen(reader: impl Read + Send + 'static) -> io::Result<Self> {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let (done, finished) = channel();
+        let keeper = Arc::clone(&kept);
+        std::thread::Builder::new().name("said".into()).spawn(move || keep(reader, &keeper, &done))?;
+        Ok(Self { kept, finished })
+    }
+
+    fn all(self) -> Vec<u8> {
+        wait_for_output(&self.finished);
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Runs it as a filter: `input` goes in, and `output` reads what comes out. Its errors are not kept.
@@ -233,6 +264,13 @@ mod tests {
             run(&shell("echo out; echo err >&2; exit 3", Duration::from_secs(60)), &|| false).unwrap();
         assert!(!outcome.succeeded());
         assert_eq!(outcome.describe(Duration::from_secs(60)), "exit code 3: out | err");
+    }
+
+    #[test]
+    fn of_what_is_asked_answer_and_complaint_are_kept_apart() {
+        let outcome =
+            ask(&shell("echo out; echo err >&2; exit 3", Duration::from_secs(60)), &|| false).unwrap();
+        assert_eq!((&outcome.said[..], &outcome.complained[..]), (&b"out\n"[..], &b"err\n"[..]));
     }
 
     #[test]

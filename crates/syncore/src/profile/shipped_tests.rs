@@ -266,6 +266,6 @@ fn the_full_profile_shows_every_key_with_its_default() {
         .collect();
     let with = Profile::parse("full.toml", &with, &|_| None).unwrap();
     let keys: Vec<String> = with.not_built_yet().into_iter().map(|not_built| not_built.key).collect();
-    assert_eq!(keys, ["delete.max-entries", "delete.max-percent", "commit.keep-generations", "gate", "gate"]);
-    assert_eq!(with.gates[1].timeout, Some(Duration::from_secs(30)));
+    assert_eq!(keys, ["delete.max-entries", "delete.max-percent", "commit.keep-generations"]);
+    assert!(full.gates.iter().any(|gate| gate.check.kind() == "command"));
 }

@@ -1,0 +1,143 @@
+//! Gates: asked before a plan and before a commit, and a run begins only when each has said yes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::common::{Output, Workdir, clonetool, is_empty};
+
+/// A production root with one file, an empty standby, and a profile of both with these gates.
+pub(crate) struct Pair {
+    pub(crate) work: Workdir,
+    pub(crate) production: PathBuf,
+    pub(crate) standby: PathBuf,
+    pub(crate) profile: PathBuf,
+}
+
+impl Pair {
+    pub(crate) fn new(name: &str, gates: &str) -> Self {
+        let work = Workdir::new(name);
+        let (production, standby) = (work.make("production"), work.make("standby"));
+        fs::write(production.join("motd"), "hello").unwrap();
+        let profile = work.join("p.toml");
+        let (from, to) = (production.display(), standby.display());
+        let text = format!("[source]\nroot = \"{from}\"\n[standby]\nroot = \"{to}\"\n{gates}");
+        fs::write(&profile, text).unwrap();
+        Self { work, production, standby, profile }
+    }
+
+    pub(crate) fn gates(&self, extra: &[&str]) -> Output {
+        self.run("gates", extra)
+    }
+
+    pub(crate) fn sync(&self, extra: &[&str]) -> Output {
+        self.run("sync", extra)
+    }
+
+    fn run(&self, command: &str, extra: &[&str]) -> Output {
+        clonetool([&[command, self.profile.to_str().unwrap()], extra].concat())
+    }
+
+    pub(crate) fn nothing_changed(&self) -> bool {
+        is_empty(&self.standby)
+    }
+}
+
+/// A gate that runs this shell script.
+fn command(name: &str, script: &str) -> String {
+    format!("[[gate]]\nkind = \"command\"\nname = \"{name}\"\ncommand = [\"/bin/sh\", \"-c\", '{script}']\n")
+}
+
+#[test]
+fn a_run_with_gates_that_pass_is_a_run() {
+    let pair = Pair::new("gates", &(command("one", "echo quiet") + &command("two", "true")));
+    let told = pair.gates(&[]).expect_code(0);
+    assert_eq!(
+        told.stdout,
+        "pass      one (command): quiet\npass      two (command): exit code 0\n2 of 2 gates pass\n"
+    );
+    assert!(pair.nothing_changed());
+    assert_eq!(pair.sync(&[]).expect_code(0).stdout, "");
+    assert_eq!(fs::read(pair.standby.join("motd")).unwrap(), b"hello");
+}
+
+#[test]
+fn a_gate_that_does_not_pass_keeps_a_sync_from_changing_anything() {
+    let gates =
+        command("one", "true") + &command("two", "echo 3 users >&2; exit 7") + &command("three", "false");
+    let pair = Pair::new("gates", &gates);
+    let told = pair.gates(&[]).expect_code(3);
+    let place = format!("{}:9", pair.profile.display());
+    assert_eq!(
+        told.stdout,
+        "pass      one (command): exit code 0\n\
+         refused   two (command): exit code 7: 3 users\n          \
+         next: do what /bin/sh asks for; it ends with 0 then\n\
+         refused   three (command): exit code 1\n          \
+         next: do what /bin/sh asks for; it ends with 0 then\n\
+         1 of 3 gates pass\n"
+    );
+    let refused = format!(
+        "clonetool: refused by the gate two (command, {place}): exit code 7: 3 users\n  \
+         do what /bin/sh asks for; it ends with 0 then\n"
+    );
+    assert_eq!(told.stderr, format!("{refused}  and by three\n"));
+    assert_eq!(pair.gates(&["-q"]).expect_code(3).stdout, "");
+    assert_eq!(pair.sync(&[]).expect_code(3).stderr, format!("{refused}  nothing was changed\n"));
+    assert!(pair.nothing_changed());
+}
+
+#[test]
+fn scripts_get_each_answer_and_a_summary() {
+    let pair = Pair::new("gates", &(command("one", "true") + &command("two", "exit 7")));
+    let objects = pair.gates(&["--json"]).expect_code(3).objects();
+    assert_eq!(objects.len(), 3);
+    let two = &objects[1];
+    for (key, value) in [
+        ("type", "gate"),
+        ("name", "two"),
+        ("kind", "command"),
+        ("moment", "alone"),
+        ("verdict", "refused"),
+        ("evidence", "exit code 7"),
+    ] {
+        assert_eq!(two[key], value, "{two}");
+    }
+    let summary = &objects[2];
+    assert_eq!((&summary["type"], &summary["outcome"]), (&"summary".into(), &"refused".into()));
+    assert_eq!((summary["exit_code"].as_u64(), summary["passed"].as_u64()), (Some(3), Some(1)));
+    let run = pair.sync(&["--json"]).expect_code(3);
+    assert_eq!(run.objects()[0]["moment"], "before-plan");
+    assert_eq!(run.summary()["outcome"], "refused");
+}
+
+#[test]
+fn gates_are_asked_in_order_and_a_sync_stops_at_the_first_that_refuses() {
+    let mark = |work: &Path, name: &str| format!("echo {name} >>{}/asked", work.display());
+    let pair = Pair::new("gates", "");
+    let work = pair.work.path();
+    let gates = command("b", &mark(work, "b"))
+        + &command("a", &(mark(work, "a") + "; exit 1"))
+        + &command("c", &mark(work, "c"));
+    let text = fs::read_to_string(&pair.profile).unwrap();
+    fs::write(&pair.profile, text + &gates).unwrap();
+    pair.sync(&[]).expect_code(3);
+    assert_eq!(fs::read_to_string(pair.work.join("asked")).unwrap(), "b\na\n");
+    // A plan is harmless and is made all the same, without asking.
+    let planned = pair.run("plan", &[]).expect_code(0);
+    assert!(planned.stdout.contains("/motd"), "{}", planned.describe());
+    assert_eq!(fs::read_to_string(pair.work.join("asked")).unwrap(), "b\na\n");
+    pair.gates(&[]).expect_code(3);
+    assert_eq!(fs::read_to_string(pair.work.join("asked")).unwrap(), "b\na\nb\na\nc\n");
+}
+
+#[test]
+fn a_profile_whose_gates_cannot_be_read_asks_none() {
+    let pair = Pair::new("gates", &command("one", "true"));
+    let text = fs::read_to_string(&pair.profile).unwrap().replace("command =", "comand =");
+    fs::write(&pair.profile, text).unwrap();
+    let place = format!("{}:8: unknown key `comand`; did you mean `command`?", pair.profile.display());
+    pair.gates(&[]).expect_code(2).expect_stderr(&place);
+    pair.sync(&[]).expect_code(2).expect_stderr(&place);
+    assert!(pair.nothing_changed());
+    pair.gates(&["--bwlimit", "1M"]).expect_code(2).expect_stderr("gates send no content");
+}
