@@ -48,6 +48,12 @@ impl Bench {
         path
     }
 
+    /// The same, for who names it in the profile.
+    pub(super) fn program_at(mut self, name: &str, script: &str) -> (Self, PathBuf) {
+        let path = self.program(name, script);
+        (self, path)
+    }
+
     pub(super) fn ask(self, keys: &str) -> Answer {
         let gate = gate(keys).unwrap();
         let answer = ask(&gate, &Arc::new(self.surroundings), &Silent);

@@ -218,7 +218,7 @@ impl<'a> Keys<'a> {
 }
 
 /// Whether it can be an argument of a program without being taken for anything but a name.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     text.len() <= 255
         && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._+:-".contains(&b))

@@ -13,7 +13,7 @@ use super::document::{CommitTable, DeleteTable, Document, SetName, Text};
 use super::error::closest;
 use super::shipped;
 use super::times::{check_calendar, parse_duration};
-use super::{CommitMode, NotBuiltYet, Profile, ProfileError, Resolver, Row, gate};
+use super::{CommitMode, NotBuiltYet, Profile, ProfileError, Resolver, Row, gate_keys};
 use crate::rules::{Action, Class, Origin, Rule, Treatment};
 use crate::tree::RelPath;
 
@@ -139,7 +139,7 @@ impl<'a> Merge<'a> {
             profile.schedule.rpo = Some(parse_duration(rpo.get_ref()).map_err(reason)?);
         }
         for table in document.gate {
-            let gate = gate::read(table, text)?;
+            let gate = gate_keys::read(table, text)?;
             if let Some(other) = profile.gates.iter().find(|other| other.name == gate.name) {
                 return Err(ProfileError::BadValue {
                     file: gate.origin.file,

@@ -10,6 +10,7 @@
 mod document;
 mod error;
 mod gate;
+mod gate_keys;
 mod keys;
 mod merge;
 mod shipped;
@@ -30,7 +31,7 @@ use crate::rules::{Action, Class, Origin, Rule, RuleSet, Scope, Treatment};
 use crate::tree::RelPath;
 use document::{StandbyDocument, Text};
 pub use error::ProfileError;
-pub use gate::{Check, Gate};
+pub use gate::{Check, Gate, Hours, Manager, Method, Mounted, Peer, Postgresql, Replication, VolumeGroup};
 pub use shipped::{catalogues, shipped};
 
 /// Gives the text of the profile or catalogue of a name that the host itself keeps; none where it keeps none.
