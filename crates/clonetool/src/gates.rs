@@ -3,11 +3,15 @@
 //! Why: `gates` and `sync` ask the same gates, and a refusal reads the same in both. What can go wrong: a gate that is
 //! skipped; whoever wants to go on needs the answer of [`hold`], which stops at the first that does not pass.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use syncore::gate::{self, Answer, Surroundings};
+use syncore::gate::{self, Answer, Demand, Surroundings};
+use syncore::plan::Plan;
 use syncore::profile::Gate;
-use syncore::session::Job;
+use syncore::session::{self, Job, Location};
 
 use crate::error::{CommandError, UNCHANGED, harmless};
 use crate::ui::Ui;
@@ -35,9 +39,17 @@ impl Moment {
 }
 
 /// Asks the gates that belong to `moment`, in order, until one does not pass; that one is the error.
-pub(crate) fn hold(gates: &[Gate], moment: Moment, _job: &Job, ui: &Ui) -> Result<(), CommandError> {
+pub(crate) fn hold(
+    gates: &[Gate],
+    moment: Moment,
+    job: &Job,
+    demand: Option<Demand>,
+    ui: &Ui,
+) -> Result<(), CommandError> {
     let again = |gate: &&Gate| moment != Moment::BeforeCommit || gate.check.again_before_commit();
-    let surroundings = Arc::new(Surroundings::default());
+    // New in each round: what was seen before the plan may have turned.
+    let surroundings = session::surroundings(&job.source, &job.destination);
+    let surroundings = Arc::new(Surroundings { demand, ..surroundings });
     for gate in gates.iter().filter(again) {
         let answer = gate::ask(gate, &surroundings, ui);
         ui.gate(gate, &answer, moment);
@@ -46,6 +58,18 @@ pub(crate) fn hold(gates: &[Gate], moment: Moment, _job: &Job, ui: &Ui) -> Resul
         }
     }
     Ok(())
+}
+
+/// What `plan` needs of the destination, where a gate asks.
+pub(crate) fn demand(gates: &[Gate], job: &Job, plan: &Plan) -> Option<Demand> {
+    gates.iter().any(|gate| gate.check.needs_plan()).then(|| {
+        Demand::of(plan, &|path| {
+            // Holes take no room. An estimate: what is sent is read again, from a held directory.
+            let Location::Local(root) = &job.source else { return None };
+            let path = root.join(OsStr::from_bytes(path.as_bytes()));
+            std::fs::symlink_metadata(path).ok().map(|file| file.blocks().saturating_mul(512))
+        })
+    })
 }
 
 /// The error that a gate does not pass.

@@ -4,6 +4,7 @@
 //! What can go wrong: an outcome that claims more than was done; [`Outcome`] is derived from the report in one
 //! place.
 
+use syncore::gate::Demand;
 use syncore::plan::Plan;
 use syncore::profile::Gate;
 use syncore::rules::RuleSet;
@@ -119,8 +120,8 @@ fn carry_out(purpose: Purpose, work: &Undertaking, ui: &Ui) -> Result<Outcome, C
         ui.warn(&unreachable.to_string());
     }
     let gates = if purpose == Purpose::Change { &work.gates[..] } else { &[] };
-    gates::hold(gates, Moment::BeforePlan, job, ui)?;
-    let mut deciding = Deciding { gates, job, ui, planned_changes: 0, refused: None };
+    gates::hold(gates, Moment::BeforePlan, job, None, ui)?;
+    let mut deciding = Deciding { gates, job, ui, planned_changes: 0, demand: None, refused: None };
     let mut report = deciding.run()?;
     if let Some(held) = work.held.as_ref().filter(|_| report.standby) {
         deciding.job = held;
@@ -142,6 +143,8 @@ struct Deciding<'a> {
     job: &'a Job,
     ui: &'a Ui,
     planned_changes: usize,
+    /// What the plan needs, where a gate asks.
+    demand: Option<Demand>,
     /// What a gate said when it was asked again.
     refused: Option<CommandError>,
 }
@@ -151,11 +154,12 @@ impl Initiator for Deciding<'_> {
         self.planned_changes += plan.len();
         // Before the first change, so that what is printed is what was decided, complete and in order.
         self.ui.show_plan(plan);
+        self.demand = gates::demand(self.gates, self.job, plan);
         Approval::Run
     }
 
     fn before_commit(&mut self) -> Approval {
-        match gates::hold(self.gates, Moment::BeforeCommit, self.job, self.ui) {
+        match gates::hold(self.gates, Moment::BeforeCommit, self.job, self.demand.take(), self.ui) {
             Ok(()) => Approval::Run,
             Err(error) => {
                 let reason = error.message.clone();

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use syncore::gate::{self, Surroundings};
+use syncore::gate;
 use syncore::monitor::Monitor;
+use syncore::session;
 
 use crate::arguments::ConnectionOptions;
 use crate::error::{CommandError, REFUSED};
@@ -55,8 +56,9 @@ impl GatesArguments {
         let started = Instant::now();
         self.connection.refuse_traffic_options(["gates send no content"; 3])?;
         let profile = profiles::load(&self.profile)?;
-        self.connection.locate_profiled(&profile, self.source.as_deref(), self.destination.as_deref())?;
-        let surroundings = Arc::new(Surroundings::default());
+        let (source, destination) =
+            self.connection.locate_profiled(&profile, self.source.as_deref(), self.destination.as_deref())?;
+        let surroundings = Arc::new(session::surroundings(&source, &destination));
         let mut refusals = Vec::new();
         for gate in &profile.gates {
             let answer = gate::ask(gate, &surroundings, &Watch);

@@ -10,14 +10,22 @@
 
 mod command;
 mod device_count;
+mod end;
+mod host;
 mod load;
 mod mounted;
+mod package;
+mod peer;
 mod postgresql;
 mod replication;
+mod role;
+mod space;
 mod tool;
 mod volume_group;
 mod window;
 
+#[cfg(test)]
+mod end_tests;
 #[cfg(test)]
 mod replication_tests;
 #[cfg(test)]
@@ -33,6 +41,11 @@ use std::time::{Duration, Instant};
 
 use crate::monitor::Monitor;
 use crate::profile::{Check, Gate};
+
+pub use end::{End, Look, Sight, Unseen};
+pub use host::{Filesystem, Host, ROLE_FILE, RoleFile, examine};
+pub use package::Packages;
+pub use space::Demand;
 
 /// How often the caller is asked whether to go on waiting.
 const TICK: Duration = Duration::from_millis(50);
@@ -93,12 +106,19 @@ pub struct Surroundings {
     pub programs: Vec<PathBuf>,
     /// Where proc(5) is mounted.
     pub proc: PathBuf,
+    /// The end that is read.
+    pub source: Option<End>,
+    /// The end that is changed.
+    pub destination: Option<End>,
+    /// What the plan needs of the destination, once there is one.
+    pub demand: Option<Demand>,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
         let programs = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
-        Self { programs: programs.map(PathBuf::from).to_vec(), proc: "/proc".into() }
+        let programs = programs.map(PathBuf::from).to_vec();
+        Self { programs, proc: "/proc".into(), source: None, destination: None, demand: None }
     }
 }
 
@@ -164,7 +184,11 @@ fn check(check: &Check, asked: &Asked<'_>) -> Result<String, No> {
         Check::Load { max, minutes } => load::ask(*max, *minutes, asked),
         Check::Window { hours } => window::ask(hours, asked),
         Check::Command { command } => command::ask(command, asked),
-        _ => Err(No::cannot_tell("this kind is not built yet", "take the gate out of the profile")),
+        Check::Peer(peer) => peer::ask(peer, asked),
+        Check::Role => role::ask(asked),
+        Check::PackageTransaction => package::ask(asked),
+        Check::Space { reserve_bytes } => space::ask(*reserve_bytes, asked),
+        Check::Inodes { reserve } => space::ask_inodes(*reserve, asked),
     }
 }
 
@@ -180,6 +204,30 @@ impl Asked<'_> {
     /// What is left of the gate's time.
     fn left(&self) -> Duration {
         self.limit.saturating_sub(self.start.elapsed())
+    }
+
+    /// What the end that is read tells of itself.
+    fn source(&self) -> Result<Sight, No> {
+        self.look("source", self.surroundings.source.as_ref())
+    }
+
+    /// What the end that is changed tells of itself.
+    fn destination(&self) -> Result<Sight, No> {
+        self.look("destination", self.surroundings.destination.as_ref())
+    }
+
+    /// Both, with what messages call them.
+    fn both(&self) -> Result<[(&'static str, Sight); 2], No> {
+        Ok([("source", self.source()?), ("destination", self.destination()?)])
+    }
+
+    fn look(&self, name: &str, end: Option<&End>) -> Result<Sight, No> {
+        match end {
+            Some(end) => end.look(name, self),
+            None => {
+                Err(No::cannot_tell(format!("there is no {name} to look at"), "name both ends of the run"))
+            }
+        }
     }
 }
 

@@ -5,14 +5,33 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use super::{Answer, Surroundings, ask};
+use super::{Answer, End, Filesystem, Host, Packages, RoleFile, Sight, Surroundings, Unseen, ask};
 use crate::monitor::Silent;
 use crate::profile::{Gate, Profile, ProfileError};
+use crate::tree::RelPath;
 
 /// The gate that a profile with this `[[gate]]` has.
 pub(super) fn gate(keys: &str) -> Result<Gate, ProfileError> {
     let profile = Profile::parse("x.toml", &format!("[[gate]]\n{keys}\n"), &|_| None)?;
     Ok(profile.gates.into_iter().next().unwrap())
+}
+
+/// What an end like any other tells of itself.
+pub(super) fn host(name: &str) -> Host {
+    Host {
+        version: "0.1.0".into(),
+        name: name.into(),
+        machine: "x86_64".into(),
+        clock_nanoseconds: 1_000_000_000,
+        system: Some("debian 12".into()),
+        role: RoleFile::Absent,
+        packages: Packages::default(),
+        filesystems: vec![Filesystem {
+            path: RelPath::root(),
+            free_bytes: 1 << 30,
+            free_inodes: Some(100_000),
+        }],
+    }
 }
 
 /// A host for gates.
@@ -28,6 +47,24 @@ impl Bench {
 
     pub(super) fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Two ends that tell this of themselves; the second is on another host.
+    pub(super) fn ends(mut self, source: Host, destination: Host) -> Self {
+        let end = |address: Option<&str>, host: Host| {
+            let sight = Sight { host, asked_nanoseconds: 900_000_000, answered_nanoseconds: 1_100_000_000 };
+            Some(End::new(address.map(|name| (name.into(), None)), Arc::new(move |_| Ok(sight.clone()))))
+        };
+        self.surroundings.source = end(None, source);
+        self.surroundings.destination = end(Some("127.0.0.1"), destination);
+        self
+    }
+
+    /// The destination answers this instead.
+    pub(super) fn unseen(mut self, look: impl Fn() -> Unseen + Send + Sync + 'static) -> Self {
+        let address = Some(("127.0.0.1".to_owned(), None));
+        self.surroundings.destination = Some(End::new(address, Arc::new(move |_| Err(look()))));
+        self
     }
 
     /// Puts a shell script where programs are looked for first.

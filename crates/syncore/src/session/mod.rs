@@ -14,6 +14,7 @@ mod auth;
 mod basis;
 mod describe;
 mod differ;
+mod examine;
 mod job;
 mod judge;
 mod large;
@@ -30,6 +31,7 @@ mod sender;
 mod stable;
 mod standby;
 
+use crate::gate::Host;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::Plan;
 use crate::scan::Root;
@@ -38,6 +40,7 @@ use crate::wire::{
 };
 
 pub(crate) use agree::{open_root, reaches};
+pub use examine::surroundings;
 pub use job::{AgentLimits, Approval, Initiator, Job, Location, Options, Report, SessionError};
 pub(crate) use receiver::lock_root;
 
@@ -281,7 +284,10 @@ fn serve_on(
             let sender = sender::Sender::open(&path)?;
             check_confined(&sender.facts().root, limit.as_ref())?;
             connection.outgoing.send(CONTROL, Message::Opened(sender.facts().clone()))?;
-            let Some(start) = receive_start(connection, monitor)? else { return Ok(Report::default()) };
+            let examine = || Ok(examine::examine_root(&sender.root()));
+            let Some(start) = receive_start(connection, &examine, monitor)? else {
+                return Ok(Report::default());
+            };
             sender.run(connection, start, None, monitor)
         }
         Part::Receiver if limits.read_only && !open.dry_run => {
@@ -291,21 +297,30 @@ fn serve_on(
             let receiver = receiver::Receiving::open(&path, open.dry_run)?;
             check_confined(&receiver.facts().root, limit.as_ref())?;
             connection.outgoing.send(CONTROL, Message::Opened(receiver.facts().clone()))?;
-            let Some(start) = receive_start(connection, monitor)? else { return Ok(Report::default()) };
+            let examine = || receiver.examine();
+            let Some(start) = receive_start(connection, &examine, monitor)? else {
+                return Ok(Report::default());
+            };
             receiver.run(connection, &start, None, None, monitor)
         }
     }
 }
 
-/// Waits for the start; none when the initiator decided against it.
+/// Waits for the start, and tells meanwhile what gates want to know; none when the initiator decided against a run.
 fn receive_start(
     connection: &mut Connection,
+    examine: &dyn Fn() -> Result<Host, SessionError>,
     monitor: &dyn Monitor,
 ) -> Result<Option<crate::wire::Start>, SessionError> {
-    match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
-        Message::Start(start) => Ok(Some(start)),
-        Message::Failed(..) => Ok(None),
-        other => Err(unexpected(other)),
+    loop {
+        match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
+            Message::Start(start) => return Ok(Some(start)),
+            Message::Failed(..) => return Ok(None),
+            Message::Examine => {
+                connection.outgoing.send(CONTROL, Message::Examined(Box::new(examine()?)))?;
+            }
+            other => return Err(unexpected(other)),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, openat};
 
 use crate::apply::{Committer, Directories, NamesOf, Problems};
+use crate::gate::Host;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Line, Listed, Plan};
 use crate::prepare::Standby;
@@ -16,6 +17,7 @@ use crate::profile::parse_standby_file;
 use crate::rules::{Action, Origin, Rule, RuleSet, Treatment};
 use crate::scan::{Root, Snapshot, View};
 use crate::session::describe::Describer;
+use crate::session::examine::{examine_here, examine_root};
 use crate::session::judge::check_plan;
 use crate::session::local::LocalSource;
 use crate::session::receive::Receiver;
@@ -23,7 +25,7 @@ use crate::session::send::send_problems;
 use crate::session::sender::{note_all, scan_root, sorted};
 use crate::session::{Report, Say, SessionError, agree, ask, unexpected};
 use crate::tree::{Entry, Kind, NameKey, RelPath};
-use crate::wire::{Answer, CONTROL, Connection, Facts, Message, Question, Start, WireError};
+use crate::wire::{Answer, CONTROL, Connection, Facts, Message, Part, Question, Start, WireError};
 
 /// Largest file of own protections, in bytes.
 const STANDBY_FILE_LIMIT_BYTES: i64 = 1 << 20;
@@ -81,6 +83,14 @@ impl Receiving {
 
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// What gates want to know of this end.
+    pub(crate) fn examine(&self) -> Result<Host, SessionError> {
+        match &self.root {
+            Some(root) => Ok(examine_root(root)),
+            None => examine_here(&self.path, Part::Receiver),
+        }
     }
 
     /// The root and its lock, made where nothing was there; none for a dry run that would make it.
