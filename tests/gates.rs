@@ -1,9 +1,18 @@
 //! Gates: asked before a plan and before a commit, and a run begins only when each has said yes.
 
+mod lvm;
+mod network;
+mod packages;
+mod postgresql;
+mod room;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Output, Workdir, clonetool, is_empty};
+use crate::common::{Output, Workdir, clonetool};
+
+/// What each end keeps to itself; four lines of the profile.
+const RULES: &str = "[rules]\nexclude = [\"/var/lib/\"]\n";
 
 /// A production root with one file, an empty standby, and a profile of both with these gates.
 pub(crate) struct Pair {
@@ -20,7 +29,7 @@ impl Pair {
         fs::write(production.join("motd"), "hello").unwrap();
         let profile = work.join("p.toml");
         let (from, to) = (production.display(), standby.display());
-        let text = format!("[source]\nroot = \"{from}\"\n[standby]\nroot = \"{to}\"\n{gates}");
+        let text = format!("[source]\nroot = \"{from}\"\n[standby]\nroot = \"{to}\"\n{RULES}{gates}");
         fs::write(&profile, text).unwrap();
         Self { work, production, standby, profile }
     }
@@ -38,7 +47,15 @@ impl Pair {
     }
 
     pub(crate) fn nothing_changed(&self) -> bool {
-        is_empty(&self.standby)
+        !self.standby.join("motd").exists()
+    }
+
+    /// Writes the role of both ends.
+    fn roles(&self, production: &str, standby: &str) {
+        for (root, role) in [(&self.production, production), (&self.standby, standby)] {
+            fs::create_dir_all(root.join("var/lib/clonetool")).unwrap();
+            fs::write(root.join("var/lib/clonetool/role"), format!("{role}\n")).unwrap();
+        }
     }
 }
 
@@ -66,7 +83,7 @@ fn a_gate_that_does_not_pass_keeps_a_sync_from_changing_anything() {
         command("one", "true") + &command("two", "echo 3 users >&2; exit 7") + &command("three", "false");
     let pair = Pair::new("gates", &gates);
     let told = pair.gates(&[]).expect_code(3);
-    let place = format!("{}:9", pair.profile.display());
+    let place = format!("{}:11", pair.profile.display());
     assert_eq!(
         told.stdout,
         "pass      one (command): exit code 0\n\
@@ -135,9 +152,71 @@ fn a_profile_whose_gates_cannot_be_read_asks_none() {
     let pair = Pair::new("gates", &command("one", "true"));
     let text = fs::read_to_string(&pair.profile).unwrap().replace("command =", "comand =");
     fs::write(&pair.profile, text).unwrap();
-    let place = format!("{}:8: unknown key `comand`; did you mean `command`?", pair.profile.display());
+    let place = format!("{}:10: unknown key `comand`; did you mean `command`?", pair.profile.display());
     pair.gates(&[]).expect_code(2).expect_stderr(&place);
     pair.sync(&[]).expect_code(2).expect_stderr(&place);
     assert!(pair.nothing_changed());
     pair.gates(&["--bwlimit", "1M"]).expect_code(2).expect_stderr("gates send no content");
+}
+
+const ROLE: &str = "[[gate]]\nkind = \"role\"\nname = \"roles\"\n";
+
+#[test]
+fn only_a_production_syncs_and_only_to_its_standby() {
+    let pair = Pair::new("gates-role", ROLE);
+    let silent = pair.sync(&[]).expect_code(3);
+    assert!(silent.stderr.contains("the source says nothing of its role"), "{}", silent.describe());
+    pair.roles("standby", "production");
+    let swapped = pair.sync(&[]).expect_code(3);
+    let evidence = "refused by the gate roles (role, ";
+    assert!(swapped.stderr.contains(evidence), "{}", swapped.describe());
+    assert!(swapped.stderr.contains("the source is standby, the destination is production"));
+    assert!(pair.nothing_changed());
+    pair.roles("production", "standby");
+    pair.sync(&[]).expect_code(0);
+    assert!(!pair.nothing_changed());
+}
+
+#[test]
+fn what_turns_between_the_plan_and_the_first_change_is_seen() {
+    // The second gate is asked after the first, and before the plan: it turns what the first one checks.
+    let pair = Pair::new("gates-again", "");
+    let role = pair.standby.join("var/lib/clonetool/role");
+    let turn = format!("echo production_alone >{}", role.display());
+    let text = fs::read_to_string(&pair.profile).unwrap();
+    fs::write(&pair.profile, format!("{text}{ROLE}{}", command("turn", &turn))).unwrap();
+    pair.roles("production", "standby");
+    let run = pair.sync(&["--json"]).expect_code(3);
+    assert!(pair.nothing_changed());
+    let asked: Vec<String> = run
+        .objects()
+        .iter()
+        .filter(|object| object["type"] == "gate")
+        .map(|gate| format!("{} {} {}", gate["name"], gate["moment"], gate["verdict"]).replace('"', ""))
+        .collect();
+    assert_eq!(asked, ["roles before-plan pass", "turn before-plan pass", "roles before-commit refused"]);
+    assert!(run.objects().iter().any(|object| object["type"] == "change"), "no plan was made before");
+    assert_eq!(run.summary()["outcome"], "refused");
+    assert!(run.stderr.contains("the source is production, the destination is production_alone"));
+}
+
+#[test]
+fn a_replication_that_breaks_while_the_plan_is_made_keeps_the_standby_as_it_was() {
+    let pair = Pair::new("gates-again", "");
+    let mark = pair.work.join("asked");
+    let once = format!("[ ! -e {0} ] && : >{0}", mark.display());
+    let text = fs::read_to_string(&pair.profile).unwrap();
+    let gate = command("copies", &once).replace("\"command\"\n", "\"replication\"\nmethod = \"command\"\n");
+    let gated = format!("{text}{gate}");
+    fs::write(&pair.profile, &gated).unwrap();
+    let run = pair.sync(&[]).expect_code(3);
+    assert!(run.stderr.contains("refused by the gate copies (replication, "), "{}", run.describe());
+    assert!(pair.nothing_changed());
+    // A run that has nothing to change has no first change to ask before.
+    fs::write(&pair.profile, text).unwrap();
+    pair.sync(&[]).expect_code(0);
+    fs::remove_file(&mark).unwrap();
+    fs::write(&pair.profile, gated).unwrap();
+    pair.sync(&[]).expect_code(0);
+    assert!(mark.exists());
 }

@@ -34,6 +34,8 @@
 //!   [`session::Options`].
 //! * [`plan::Plan`]: what would be done, one [`plan::Item`] a path, with an id. The second argument of
 //!   [`session::run`] sees it before anything changes and answers with a [`session::Approval`].
+//! * [`session::Initiator`]: who started a run and is asked again before the first change ([`session::run_under`]).
+//!   [`gate::ask`] asks what a profile says must hold then.
 //! * [`session::Report`]: what was done, and each [`problem::Problem`]: a path that keeps its old state, or some of it.
 //! * [`session::SessionError`]: why a run ended early. One of its kinds is a refusal: nothing was changed.
 //! * [`monitor::Monitor`]: hears what happens while it happens, and can ask to stop.

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use super::testing::{Bench, host};
+use super::testing::{Bench, gate, host};
 use super::{Demand, Filesystem, Host, Packages, RoleFile, Unseen, Verdict};
 use crate::plan::{Change, Item, Plan};
 use crate::tree::{Attributes, Entry, Kind, RelPath};
@@ -255,4 +255,25 @@ fn the_name_the_ping_and_the_port_are_asked_before_the_agent() {
         unknown.evidence
     );
     assert_eq!(bench("exec sleep 1000").ask(&keys("timeout = \"1s\"\n")).verdict, Verdict::TimedOut);
+}
+
+#[test]
+fn a_gate_that_would_ask_nothing_or_has_a_key_without_effect_is_an_error_of_the_profile() {
+    for (rest, reason) in [
+        ("ping = false\ntcp = false\nagent = false", "the gate asks nothing"),
+        ("agent = false\nmax-clock-skew = \"1s\"", "`max-clock-skew`, `same-release`"),
+        ("agent = false\nsame-machine = true", "`max-clock-skew`, `same-release`"),
+        ("ping = false\ntcp = false\nport = 22", "`host` and `port` are for"),
+    ] {
+        let error = gate(&format!("kind = \"peer\"\nname = \"peer\"\n{rest}")).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("x.toml:1: {reason}")), "{error}");
+    }
+}
+
+#[test]
+fn what_a_peer_tells_is_cut_to_what_a_person_reads() {
+    let long =
+        Host { packages: Packages { busy: vec!["x".repeat(1 << 20)], ..Packages::default() }, ..host("a") };
+    let answer = Bench::new().ends(host("a"), long).ask(PACKAGES);
+    assert_eq!((answer.verdict, answer.evidence.chars().count()), (Verdict::Refuse, 1001));
 }

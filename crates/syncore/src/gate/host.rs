@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags, fstatvfs, openat};
 use serde::{Deserialize, Serialize};
 
 use super::package::{self, Packages};
-use crate::scan::{Root, mounts_below};
+use crate::scan::{Mount, Root, mounts_below};
 use crate::tree::{RelPath, escape};
 
 /// Where a root says which role its host has, below the root.
@@ -128,7 +128,7 @@ fn role(root: &Root) -> RoleFile {
 
 fn filesystems(root: &Root, below: bool) -> Vec<Filesystem> {
     let mounts = if below { mounts_below(root) } else { Vec::new() };
-    let paths = mounts.into_iter().filter(super::super::scan::Mount::is_local).map(|mount| mount.path);
+    let paths = mounts.into_iter().filter(Mount::is_local).map(|mount| mount.path);
     let room = |path: RelPath| {
         let directory = root.open_directory(&path).ok()?;
         let stat = fstatvfs(&directory).ok()?;

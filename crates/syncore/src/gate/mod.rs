@@ -52,6 +52,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// What a gate gets beyond its time to say itself what kept it; a program that it runs is killed before.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How long evidence may be.
+const EVIDENCE_CHARS: usize = 1000;
+
 /// How a gate answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -128,8 +131,18 @@ pub fn ask(gate: &Gate, surroundings: &Arc<Surroundings>, monitor: &dyn Monitor)
     let result = ask_apart(gate, surroundings, start, monitor);
     let elapsed = start.elapsed();
     match result {
-        Ok(evidence) => Answer { verdict: Verdict::Pass, evidence, next: String::new(), elapsed },
-        Err(No { verdict, evidence, next }) => Answer { verdict, evidence, next, elapsed },
+        Ok(evidence) => {
+            Answer { verdict: Verdict::Pass, evidence: clip(evidence), next: String::new(), elapsed }
+        }
+        Err(No { verdict, evidence, next }) => Answer { verdict, evidence: clip(evidence), next, elapsed },
+    }
+}
+
+/// A peer may tell as much as a message holds; a person reads so much of it.
+fn clip(evidence: String) -> String {
+    match evidence.char_indices().nth(EVIDENCE_CHARS) {
+        Some((at, _)) => format!("{}…", &evidence[..at]),
+        None => evidence,
     }
 }
 

@@ -13,6 +13,8 @@ use super::{Asked, No, tool};
 use crate::profile::Postgresql;
 use crate::tree::escape;
 
+/// Whether the server is itself a standby: then it sees none, and is not asked how far one is behind.
+const ROLE_QUERY: &str = "SELECT pg_is_in_recovery()";
 /// State, bytes not yet replayed, whether it is synchronous, and the name, which may hold anything and so comes last.
 const QUERY: &str = "SELECT coalesce(state, ''), \
                      coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint, -1), \
@@ -48,18 +50,28 @@ pub(super) fn ask(server: &Postgresql, program: Option<&Path>, asked: &Asked<'_>
     if let Some(host) = &server.host {
         words.extend(["-h".into(), OsString::from(host)]);
     }
-    words.extend(["-c", QUERY].map(OsString::from));
+    words.extend(["-c", ROLE_QUERY, "-c", QUERY].map(OsString::from));
     let instead = program.filter(|_| tool == "psql");
     let reply = tool::run(tool, instead, words, asked)?;
     let next = "look at pg_stat_replication on the primary and at the log of the standby";
-    if reply.code != 0 {
-        let next =
-            "check that the server runs here as the primary, and `host`, `port` and `run-as` of the gate";
-        return Err(No::cannot_tell(format!("psql cannot ask: {}", reply.evidence()), next));
-    }
-    let Some(standbys) = parse(&reply.said) else {
-        let said = tool::last_words(&reply.said);
-        return Err(No::cannot_tell(format!("psql said what cannot be read: {said:?}"), next));
+    let standbys = match parse(&reply.said) {
+        // The second query fails there, and need not be answered.
+        Some(Server::Standby) => {
+            return Err(No::refuse(
+                "the server on this host is itself a standby",
+                "sync from the host whose server is the primary",
+            ));
+        }
+        _ if reply.code != 0 => {
+            let next =
+                "check that the server runs here as the primary, and `host`, `port` and `run-as` of the gate";
+            return Err(No::cannot_tell(format!("psql cannot ask: {}", reply.evidence()), next));
+        }
+        Some(Server::Primary(standbys)) => standbys,
+        None => {
+            let said = tool::last_words(&reply.said);
+            return Err(No::cannot_tell(format!("psql said what cannot be read: {said:?}"), next));
+        }
     };
     judge(&standbys, server, next)
 }
@@ -92,8 +104,17 @@ fn judge(standbys: &[Standby], server: &Postgresql, next: &str) -> Result<String
     Err(nearest.unwrap_or_else(|| No::refuse(format!("{who} is not connected to the primary"), next)))
 }
 
-/// Standbys from the rows of [`QUERY`]; none for what are no such rows.
-pub(super) fn parse(said: &[u8]) -> Option<Vec<Standby>> {
+/// What a server says of itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Server {
+    /// It knows these standbys.
+    Primary(Vec<Standby>),
+    /// It is one.
+    Standby,
+}
+
+/// The answers to [`ROLE_QUERY`] and [`QUERY`]; none for what are no such rows.
+pub(super) fn parse(said: &[u8]) -> Option<Server> {
     let row = |line: &str| {
         let mut fields = line.splitn(4, '|');
         let (state, lag) = (fields.next()?.to_owned(), fields.next()?.parse::<i64>().ok()?);
@@ -102,5 +123,9 @@ pub(super) fn parse(said: &[u8]) -> Option<Vec<Standby>> {
         let lag_bytes = (lag != -1).then(|| u64::try_from(lag).unwrap_or(0));
         Some(Standby { state, lag_bytes, sync_state, name })
     };
-    whole_lines(said)?.into_iter().filter(|line| !line.is_empty()).map(row).collect()
+    match whole_lines(said)?.split_first()? {
+        (&"t", _) => Some(Server::Standby),
+        (&"f", rows) => rows.iter().map(|line| row(line)).collect::<Option<_>>().map(Server::Primary),
+        _ => None,
+    }
 }

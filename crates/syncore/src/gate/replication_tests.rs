@@ -4,7 +4,7 @@
 //! SRDF Family CLI). Only the forms are theirs. PostgreSQL is asked for real in the integration tests.
 
 use super::Verdict;
-use super::postgresql::parse as parse_postgresql;
+use super::postgresql::{Server, parse as parse_postgresql};
 use super::replication::{State, parse_drbd, parse_mdstat, parse_symdg, parse_zfs};
 use super::testing::Bench;
 
@@ -105,13 +105,23 @@ fn a_device_group_says_how_many_devices_it_has_once() {
 
 #[test]
 fn rows_of_postgresql_are_read_or_nothing_is() {
-    let rows = parse_postgresql(b"streaming|0|async|stand|by\ncatchup|-1|async|x\n").unwrap();
+    let Some(Server::Primary(rows)) =
+        parse_postgresql(b"f\nstreaming|0|async|stand|by\ncatchup|-1|async|x\n")
+    else {
+        panic!("no rows");
+    };
     assert_eq!((&rows[0].name[..], rows[0].lag_bytes), ("stand|by", Some(0)));
     assert_eq!(rows[1].lag_bytes, None);
-    assert_eq!(parse_postgresql(b""), Some(Vec::new()));
-    for garbage in
-        [&b"streaming|0|async\n"[..], b"streaming|many|async|x\n", b"streaming|0|async|x", b"\xff\n"]
-    {
+    assert_eq!(parse_postgresql(b"f\n"), Some(Server::Primary(Vec::new())));
+    assert_eq!(parse_postgresql(b"t\n"), Some(Server::Standby));
+    for garbage in [
+        &b""[..],
+        b"x\n",
+        b"f\nstreaming|0|async\n",
+        b"f\nstreaming|many|async|x\n",
+        b"f\nstreaming|0|async|x",
+        b"\xff\n",
+    ] {
         assert_eq!(parse_postgresql(garbage), None);
     }
 }

@@ -94,18 +94,32 @@ fn mounted(keys: &mut Keys<'_>, _: &str) -> Result<Check, ProfileError> {
 }
 
 fn peer(keys: &mut Keys<'_>, _: &str) -> Result<Check, ProfileError> {
-    let flag = |keys: &mut Keys<'_>, key| Ok::<_, ProfileError>(keys.flag(key)?.unwrap_or(true));
-    let agent = flag(keys, "agent")?;
+    let on = |keys: &mut Keys<'_>, key| Ok::<_, ProfileError>(keys.flag(key)?.unwrap_or(true));
+    let (ping, tcp, agent) = (on(keys, "ping")?, on(keys, "tcp")?, on(keys, "agent")?);
     let port = keys.number("port", u64::from(u16::MAX))?.and_then(|port| u16::try_from(port).ok());
+    let host = keys.name("host")?.map(Spanned::into_inner);
+    let max_clock_skew = keys.duration("max-clock-skew")?;
+    let (same_release, same_machine) = (keys.flag("same-release")?, keys.flag("same-machine")?);
+    // A gate that asks nothing always passes, and a key that is not asked for would have no effect.
+    if !(ping || tcp || agent) {
+        return Err(keys.contradiction("the gate asks nothing: `ping`, `tcp` and `agent` are all false"));
+    }
+    if !agent && (max_clock_skew.is_some() || same_release.is_some() || same_machine.is_some()) {
+        let reason = "`max-clock-skew`, `same-release` and `same-machine` are asked of the agent, and `agent` is false";
+        return Err(keys.contradiction(reason));
+    }
+    if !(ping || tcp) && (host.is_some() || port.is_some()) {
+        return Err(keys.contradiction("`host` and `port` are for `ping` and `tcp`, and both are false"));
+    }
     let peer = Peer {
-        host: keys.name("host")?.map(Spanned::into_inner),
-        ping: flag(keys, "ping")?,
-        tcp: flag(keys, "tcp")?,
+        host,
+        ping,
+        tcp,
         port: port.filter(|port| *port > 0),
         agent,
-        max_clock_skew: Some(keys.duration("max-clock-skew")?.unwrap_or(CLOCK_SKEW)).filter(|_| agent),
-        same_release: flag(keys, "same-release")? && agent,
-        same_machine: flag(keys, "same-machine")? && agent,
+        max_clock_skew: max_clock_skew.or(Some(CLOCK_SKEW)).filter(|_| agent),
+        same_release: same_release.unwrap_or(true) && agent,
+        same_machine: same_machine.unwrap_or(true) && agent,
     };
     Ok(Check::Peer(peer))
 }

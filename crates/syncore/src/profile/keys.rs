@@ -99,6 +99,12 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// The error that keys which are all right by themselves are not so together.
+    pub(super) fn contradiction(&self, reason: &str) -> ProfileError {
+        let (file, line) = (self.text.file.to_string(), self.line);
+        ProfileError::Syntax { file, line, reason: reason.to_owned() }
+    }
+
     fn unknown(
         &self,
         kind: &'static str,
