@@ -125,7 +125,7 @@ fn carry_out(purpose: Purpose, work: &Undertaking, ui: &Ui) -> Result<Outcome, C
     let mut report = deciding.run()?;
     if let Some(held) = work.held.as_ref().filter(|_| report.standby) {
         deciding.job = held;
-        report.add(deciding.run().map_err(|error| error.after_changes())?);
+        report.add(deciding.run().map_err(CommandError::after_changes)?);
     }
     let planned_changes = deciding.planned_changes;
     let outcome = Outcome::of(purpose, &job.options, &report, planned_changes);

@@ -179,7 +179,8 @@ fn postgresql(keys: &mut Keys<'_>, _: &str) -> Result<Method, ProfileError> {
 }
 
 fn device_count(keys: &mut Keys<'_>, name: &str) -> Result<Check, ProfileError> {
-    const COUNTED: [(&str, fn(String) -> Method); 3] = [
+    type Counted = fn(String) -> Method;
+    const COUNTED: [(&str, Counted); 3] = [
         ("srdf", |group| Method::Srdf { group }),
         ("drbd", |resource| Method::Drbd { resource }),
         ("md", |array| Method::Md { array }),

@@ -276,7 +276,7 @@ fn the_full_profile_shows_every_key_with_its_default() {
         let shown = full.gates.iter().find(|gate| gate.check.kind() == bare.check.kind()).unwrap();
         assert_eq!(shown.timeout, bare.timeout);
         let mut check = shown.check.clone();
-        if let crate::profile::Check::Peer(peer) = &mut check {
+        if let Check::Peer(peer) = &mut check {
             (peer.host, peer.port) = (None, None);
         }
         assert_eq!(check, bare.check);
