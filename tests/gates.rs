@@ -9,7 +9,7 @@ mod room;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Output, Workdir, clonetool};
+use crate::common::{CLONETOOL, Output, Workdir, clonetool, plant, run};
 
 /// What each end keeps to itself; four lines of the profile.
 const RULES: &str = "[rules]\nexclude = [\"/var/lib/\"]\n";
@@ -219,4 +219,46 @@ fn a_replication_that_breaks_while_the_plan_is_made_keeps_the_standby_as_it_was(
     fs::write(&pair.profile, gated).unwrap();
     pair.sync(&[]).expect_code(0);
     assert!(mark.exists());
+}
+
+#[test]
+fn a_signal_ends_a_gate_that_waits_and_what_it_runs() {
+    let pair = Pair::new("gates-signal", "");
+    let fifo = pair.work.join("started");
+    run("mkfifo", [fifo.to_str().unwrap()]);
+    let script = format!("echo $$ >{}; exec sleep 1000", fifo.display());
+    let text = fs::read_to_string(&pair.profile).unwrap();
+    fs::write(&pair.profile, text + &command("waits", &script)).unwrap();
+    for asking in ["gates", "sync"] {
+        let mut command = std::process::Command::new(CLONETOOL);
+        command.args([asking, pair.profile.to_str().unwrap()]).stderr(std::process::Stdio::piped());
+        let child = command.spawn().unwrap();
+        let waiting = fs::read_to_string(&fifo).unwrap();
+        run("kill", ["-TERM", &child.id().to_string()]);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{asking}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.starts_with("clonetool: interrupted"), "{said}");
+        assert!(!Path::new("/proc").join(waiting.trim()).exists(), "the gate's program lives on");
+    }
+    assert!(pair.nothing_changed());
+}
+
+#[test]
+fn a_profile_that_others_may_write_runs_nothing() {
+    let pair = Pair::new("gates-trust", "");
+    let mark = pair.work.join("ran");
+    let text = fs::read_to_string(&pair.profile).unwrap();
+    fs::write(&pair.profile, text.clone() + &command("mark", &format!(": >{}", mark.display()))).unwrap();
+    let reason = "has gates, and others than root may write it";
+    plant::chmod(&pair.profile, 0o664);
+    pair.gates(&[]).expect_code(2).expect_stderr(reason);
+    pair.sync(&[]).expect_code(2).expect_stderr(reason);
+    plant::chmod(&pair.profile, 0o644);
+    std::os::unix::fs::chown(&pair.profile, Some(12_345), None).unwrap();
+    pair.sync(&[]).expect_code(2).expect_stderr(reason);
+    assert!(!mark.exists() && pair.nothing_changed());
+    // Without a gate nothing is run, and a profile is only read.
+    fs::write(&pair.profile, text).unwrap();
+    pair.sync(&[]).expect_code(0);
 }

@@ -148,7 +148,7 @@ fn a_peer_is_asked_by_name_wire_port_login_and_agent() {
 #[test]
 fn a_peer_whose_agent_never_answers_times_out() {
     let pair = Pair::new("gates-peer", &format!("{PEER}ping = false\ntimeout = \"3s\"\n"));
-    let options = SshdOptions { forced_command: Some("exec sleep 1000".to_owned()) };
+    let options = SshdOptions { forced_command: Some("exec cat >/dev/null".to_owned()) };
     let sshd = Sshd::start(&pair.work.join("sshd"), &options);
     let (late, evidence) = first(&call("gates", &pair, &sshd, &["--json"]).expect_code(3));
     assert_eq!(late, "timed-out", "{evidence}");

@@ -14,6 +14,7 @@ use syncore::profile::Gate;
 use syncore::session::{self, Job, Location};
 
 use crate::error::{CommandError, UNCHANGED, harmless};
+use crate::interrupt;
 use crate::ui::Ui;
 
 /// When gates are asked.
@@ -52,6 +53,7 @@ pub(crate) fn hold(
     let surroundings = Arc::new(Surroundings { demand, ..surroundings });
     for gate in gates.iter().filter(again) {
         let answer = gate::ask(gate, &surroundings, ui);
+        interrupt::check()?;
         ui.gate(gate, &answer, moment);
         if !answer.passed() {
             return Err(refusal(gate, &answer).hint(UNCHANGED));

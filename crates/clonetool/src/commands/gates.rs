@@ -62,6 +62,7 @@ impl GatesArguments {
         let mut refusals = Vec::new();
         for gate in &profile.gates {
             let answer = gate::ask(gate, &surroundings, &Watch);
+            interrupt::check()?;
             if self.json {
                 ui::print_events(&[json::gate(gate, &answer, Moment::Alone)])?;
             } else if !self.quiet {

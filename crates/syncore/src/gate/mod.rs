@@ -176,6 +176,8 @@ fn ask_apart(
         }
         if monitor.cancelled() {
             stop.store(true, Ordering::Relaxed);
+            // So that nothing that was started outlives who asked; what cannot be stopped is not waited for.
+            let _ = said.recv_timeout(GRACE);
             return Err(No::cannot_tell("interrupted", AGAIN));
         }
         if start.elapsed() > gate.timeout + GRACE {
