@@ -175,3 +175,29 @@ fn an_agent_that_is_bound_to_a_root_answers_gates_within_it_and_writes_nothing()
     assert_eq!(error, "error");
     assert!(evidence.contains("this agent serves only "), "{evidence}");
 }
+
+#[test]
+fn a_standby_that_pulls_asks_the_same_of_both_ends() {
+    let gates = "[[gate]]\nkind = \"peer\"\nname = \"production\"\nping = false\n\
+                 [[gate]]\nkind = \"role\"\nname = \"roles\"\n";
+    let pair = Pair::new("gates-pull", gates);
+    release(&pair.production, "12.1");
+    release(&pair.standby, "12.2");
+    let sshd = Sshd::start(&pair.work.join("sshd"), &SshdOptions::default());
+    let pull = |command: &str| {
+        let mut words = vec![command.into(), pair.profile.clone().into_os_string()];
+        words.extend(["--source".into(), sshd.remote(&pair.production)]);
+        words.extend(sshd.args());
+        clonetool(words)
+    };
+    pair.roles("standby", "production");
+    let refused = pull("sync").expect_code(3);
+    let evidence = "the source is standby, the destination is production";
+    assert!(refused.stderr.contains(evidence), "{}", refused.describe());
+    assert!(pair.nothing_changed());
+    pair.roles("production", "standby");
+    let told = pull("gates").expect_code(0);
+    assert!(told.stdout.contains(", debian 12.1\n"), "{}", told.describe());
+    pull("sync").expect_code(0);
+    assert!(!pair.nothing_changed());
+}
