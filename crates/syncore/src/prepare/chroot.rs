@@ -26,10 +26,10 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::Command;
 use super::inside::Inside;
-use super::process::{self, Ended, Program};
 use super::report::{Finding, Step};
 use super::target::Target;
 use crate::monitor::Monitor;
+use crate::process::{self, Ended, Program};
 use crate::scan::{Root, proc_path};
 use crate::tree::{Kind, RelPath};
 

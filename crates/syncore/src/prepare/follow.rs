@@ -11,10 +11,10 @@ use std::io;
 use std::time::Duration;
 
 use super::inside::Inside;
-use super::process::{self, Program};
 use super::report::Step;
 use super::{Command, journal, substitute};
 use crate::monitor::Monitor;
+use crate::process::{self, Program};
 use crate::rules::{FollowUp, RuleSet, Treatment};
 use crate::tree::RelPath;
 

@@ -24,7 +24,6 @@ mod lines;
 mod linux;
 mod menu;
 mod mirror;
-mod process;
 mod protected;
 mod release;
 mod report;

@@ -279,6 +279,19 @@ fn the_full_profile_shows_every_key_with_its_default() {
         .collect();
     let with = Profile::parse("full.toml", &with, &|_| None).unwrap();
     let keys: Vec<String> = with.not_built_yet().into_iter().map(|not_built| not_built.key).collect();
-    assert_eq!(keys, ["delete.max-entries", "delete.max-percent", "commit.keep-generations", "gate", "gate"]);
-    assert_eq!(with.gates[1].timeout, Some(Duration::from_secs(30)));
+    assert_eq!(keys, ["delete.max-entries", "delete.max-percent", "commit.keep-generations"]);
+    // Every kind of gate is there, and what is written as a default is one.
+    let kinds: std::collections::BTreeSet<&str> = full.gates.iter().map(|gate| gate.check.kind()).collect();
+    assert_eq!(kinds.len(), 12, "{kinds:?}");
+    let bare = "[[gate]]\nkind = \"peer\"\nname = \"a\"\n[[gate]]\nkind = \"space\"\nname = \"b\"\n\
+                [[gate]]\nkind = \"inodes\"\nname = \"c\"\n";
+    for bare in Profile::parse("bare.toml", bare, &|_| None).unwrap().gates {
+        let shown = full.gates.iter().find(|gate| gate.check.kind() == bare.check.kind()).unwrap();
+        assert_eq!(shown.timeout, bare.timeout);
+        let mut check = shown.check.clone();
+        if let Check::Peer(peer) = &mut check {
+            (peer.host, peer.port) = (None, None);
+        }
+        assert_eq!(check, bare.check);
+    }
 }

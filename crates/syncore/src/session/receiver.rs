@@ -9,12 +9,14 @@ use std::sync::Arc;
 use rustix::fs::{Mode, StatVfsMountFlags};
 
 use crate::apply::{Committer, Directories, NamesOf, Problems};
+use crate::gate::Host;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Line, Listed, Plan};
 use crate::prepare::{Standby, own_rules};
 use crate::rules::{Rule, RuleSet, Treatment};
 use crate::scan::{Root, Snapshot, View};
 use crate::session::describe::Describer;
+use crate::session::examine::{examine_here, examine_root};
 use crate::session::judge::check_plan;
 use crate::session::local::LocalSource;
 use crate::session::receive::Receiver;
@@ -22,7 +24,7 @@ use crate::session::send::send_problems;
 use crate::session::sender::{note_all, scan_root, sorted};
 use crate::session::{Report, Say, SessionError, agree, ask, unexpected};
 use crate::tree::{Entry, Kind, NameKey, RelPath};
-use crate::wire::{Answer, CONTROL, Connection, Facts, Message, Question, Start, WireError};
+use crate::wire::{Answer, CONTROL, Connection, Facts, Message, Part, Question, Start, WireError};
 
 /// A standby root, open, locked and looked at.
 pub(crate) struct Receiving {
@@ -77,6 +79,14 @@ impl Receiving {
 
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// What gates want to know of this end.
+    pub(crate) fn examine(&self) -> Result<Host, SessionError> {
+        match &self.root {
+            Some(root) => Ok(examine_root(root)),
+            None => examine_here(&self.path, Part::Receiver),
+        }
     }
 
     /// The root and its lock, made where nothing was there; none for a dry run that would make it.

@@ -1,7 +1,7 @@
 //! Runs one program to its end or its deadline, and keeps the last of what it said.
 //!
-//! Why: what is run here probes disks and builds boot files in somebody else's root, at a rescue prompt where nobody
-//! sees a command that hangs. What can go wrong: a program that waits for ever (it and its whole group are killed), that
+//! Why: what is run here asks volume managers and databases from cron, or builds boot files at a rescue prompt, where
+//! nobody sees a command that hangs. What can go wrong: a program that waits for ever (it and its whole group are killed), that
 //! talks without end (only the last lines are kept), that leaves a daemon behind which holds the pipe and keeps the
 //! binds busy (what is left of its group is killed too), or that sleeps in the kernel and cannot be killed (it is left
 //! behind, and said).
@@ -29,16 +29,16 @@ const DIRECTORIES: [&str; 6] =
 
 /// What is to be run.
 #[derive(Debug)]
-pub(super) struct Program<'a> {
-    pub(super) path: PathBuf,
-    pub(super) arguments: Vec<OsString>,
-    pub(super) environment: &'a [(&'a str, &'a str)],
-    pub(super) deadline: Duration,
+pub(crate) struct Program<'a> {
+    pub(crate) path: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) environment: &'a [(&'a str, &'a str)],
+    pub(crate) deadline: Duration,
 }
 
 /// How it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// By itself.
     With(ExitStatus),
     /// It did not, and was killed.
@@ -49,26 +49,28 @@ pub(super) enum Ended {
 
 /// What came of it.
 #[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) ended: Ended,
-    /// Both its outputs, the last of it.
-    pub(super) said: Vec<u8>,
+pub(crate) struct Outcome {
+    pub(crate) ended: Ended,
+    /// Both its outputs, the last of it; of one that was asked ([`ask`]) the standard output alone.
+    pub(crate) said: Vec<u8>,
+    /// Of one that was asked its standard error, the last of it.
+    pub(crate) complained: Vec<u8>,
 }
 
 impl Outcome {
-    pub(super) fn succeeded(&self) -> bool {
+    pub(crate) fn succeeded(&self) -> bool {
         matches!(self.ended, Ended::With(status) if status.success())
     }
 
     /// The last lines, for a message.
-    pub(super) fn last_lines(&self, count: usize) -> String {
+    pub(crate) fn last_lines(&self, count: usize) -> String {
         let text = String::from_utf8_lossy(&self.said);
         let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
         lines[lines.len().saturating_sub(count)..].join(" | ")
     }
 
     /// How it ended, in words for a person.
-    pub(super) fn describe(&self, deadline: Duration) -> String {
+    pub(crate) fn describe(&self, deadline: Duration) -> String {
         let how = match self.ended {
             Ended::With(status) => match status.code() {
                 Some(code) => format!("exit code {code}"),
@@ -85,12 +87,12 @@ impl Outcome {
 }
 
 /// Finds a program of the system that we run on.
-pub(super) fn find(name: &str) -> Option<PathBuf> {
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     DIRECTORIES.iter().map(|directory| Path::new(directory).join(name)).find(|path| path.is_file())
 }
 
 /// Runs it. `stop` is asked while it runs.
-pub(super) fn run(program: &Program<'_>, stop: &dyn Fn() -> bool) -> io::Result<Outcome> {
+pub(crate) fn run(program: &Program<'_>, stop: &dyn Fn() -> bool) -> io::Result<Outcome> {
     let (reader, writer) = io::pipe()?;
     let errors = writer.try_clone()?;
     let mut command = command(program);
@@ -98,18 +100,47 @@ pub(super) fn run(program: &Program<'_>, stop: &dyn Fn() -> bool) -> io::Result<
     let child = command.spawn()?;
     // The command holds our ends of the pipe; while they are open there is no end of what is read.
     drop(command);
-    let said = Arc::new(Mutex::new(Vec::new()));
-    let (done, finished) = channel();
-    let kept = Arc::clone(&said);
-    std::thread::Builder::new().name("said".into()).spawn(move || keep(reader, &kept, &done))?;
+    let said = Said::listen(reader)?;
     let ended = wait(child, program.deadline, stop)?;
-    wait_for_output(&finished);
-    let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(Outcome { ended, said })
+    Ok(Outcome { ended, said: said.all(), complained: Vec::new() })
+}
+
+/// Runs it for what it answers: what it says and what it complains of are kept apart. `stop` is asked while it runs.
+pub(crate) fn ask(program: &Program<'_>, stop: &dyn Fn() -> bool) -> io::Result<Outcome> {
+    let (reader, writer) = io::pipe()?;
+    let (errors, error_writer) = io::pipe()?;
+    let mut command = command(program);
+    command.stdin(Stdio::null()).stdout(writer).stderr(error_writer);
+    let child = command.spawn()?;
+    drop(command);
+    let (said, complained) = (Said::listen(reader)?, Said::listen(errors)?);
+    let ended = wait(child, program.deadline, stop)?;
+    Ok(Outcome { ended, said: said.all(), complained: complained.all() })
+}
+
+/// What arrives on a pipe, as it is collected.
+struct Said {
+    kept: Arc<Mutex<Vec<u8>>>,
+    finished: Receiver<()>,
+}
+
+impl Said {
+    fn listen(reader: impl Read + Send + 'static) -> io::Result<Self> {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let (done, finished) = channel();
+        let keeper = Arc::clone(&kept);
+        std::thread::Builder::new().name("said".into()).spawn(move || keep(reader, &keeper, &done))?;
+        Ok(Self { kept, finished })
+    }
+
+    fn all(self) -> Vec<u8> {
+        wait_for_output(&self.finished);
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Runs it as a filter: `input` goes in, and `output` reads what comes out. Its errors are not kept.
-pub(super) fn filter<T>(
+pub(crate) fn filter<T>(
     program: &Program<'_>,
     mut input: impl Read + Send,
     output: impl FnOnce(&mut dyn Read) -> io::Result<T>,
@@ -233,6 +264,13 @@ mod tests {
             run(&shell("echo out; echo err >&2; exit 3", Duration::from_secs(60)), &|| false).unwrap();
         assert!(!outcome.succeeded());
         assert_eq!(outcome.describe(Duration::from_secs(60)), "exit code 3: out | err");
+    }
+
+    #[test]
+    fn of_what_is_asked_answer_and_complaint_are_kept_apart() {
+        let outcome =
+            ask(&shell("echo out; echo err >&2; exit 3", Duration::from_secs(60)), &|| false).unwrap();
+        assert_eq!((&outcome.said[..], &outcome.complained[..]), (&b"out\n"[..], &b"err\n"[..]));
     }
 
     #[test]
