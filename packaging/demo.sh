@@ -75,6 +75,7 @@ show_command() {
         case $word in
         -e | --remote-path) skip=1 ;;
         "$production") printf ' PRODUCTION' ;;
+        "$standby") printf ' STANDBY' ;;
         "root-standby:$standby") printf ' root-standby:STANDBY' ;;
         *) if [ "${skip:-}" ]; then skip=''; else printf ' %s' "$word"; fi ;;
         esac
@@ -152,6 +153,14 @@ done
     ln -s ../conf opt/app/release-1/conf
     mkfifo opt/app/data/queue
     : >"opt/app/data/$(printf 'odd name\twith a tab and \351')"
+
+    # What a preparation looks at: the kind of system, a job and a service.
+    mkdir -p etc/cron.d etc/systemd/system/multi-user.target.wants usr/lib/systemd
+    printf 'ID=debian\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n' >etc/os-release
+    : >usr/lib/systemd/systemd && chmod 755 usr/lib/systemd/systemd
+    echo '0 3 * * 1-5 app /opt/app/bin/payroll' >etc/cron.d/payroll
+    printf '[Service]\nExecStart=/opt/app/bin/payroll --serve\n' >etc/systemd/system/payroll.service
+    ln -s ../payroll.service etc/systemd/system/multi-user.target.wants/payroll.service
 
     # What is this host's own.
     echo prod01 >etc/hostname
@@ -274,6 +283,13 @@ changes clone
 clonetool again clone --delete --json -e "$remote_shell" --remote-path "$binary" "$production" "$far"
 say "again, with nothing to do:"
 changes again
+
+# --- how it would boot ----------------------------------------------------------------------------------------
+
+title "What prepare-root would make of the copy"
+# No disk lies below the copy, so the one that it will lie on is named; and there is no kernel in it.
+clonetool prepare prepare-root "$standby" --dry-run --hostname prod01-standby --root-device /dev/vda1 --bootloader none
+indent <"$work/prepare.out"
 
 # --- two hosts that differ ------------------------------------------------------------------------------------
 

@@ -630,10 +630,7 @@ fn a_profile_that_needs_what_is_not_built_is_refused_and_never_half_obeyed() {
     let (source, copy) = (work.make("source"), work.make("copy"));
     write(&source.join("file"), "");
     let profile = work.join("gated.toml");
-    write(
-        &profile,
-        "description = \"x\"\n[rules]\ninclude = [\"/\"]\n\n[[gate]]\nkind = \"command\"\nname = \"quiet\"\ncommand = [\"/bin/true\"]\n",
-    );
+    write(&profile, "description = \"x\"\n[rules]\ninclude = [\"/\"]\n\n[delete]\nmax-entries = 5\n");
     let args: [&OsStr; 6] = [
         "sync".as_ref(),
         profile.as_os_str(),
@@ -643,7 +640,7 @@ fn a_profile_that_needs_what_is_not_built_is_refused_and_never_half_obeyed() {
         copy.as_os_str(),
     ];
     let output = clonetool(args).expect_one_of(&[2, 3]);
-    assert!(output.stderr.contains("gate"), "{}", output.describe());
+    assert!(output.stderr.contains("delete.max-entries"), "{}", output.describe());
     assert!(!copy.join("file").exists());
 }
 

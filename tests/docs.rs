@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::common::clonetool;
 
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
+    "doc/gates.md",
     "doc/prepare-root.md",
     "README.md",
     "SECURITY.md",

@@ -1,8 +1,9 @@
 //! The program as its users run it: against real trees, real filesystems and a real sshd.
 //!
 //! These tests need root and, besides a Rust toolchain, the packages `acl attr btrfs-progs debootstrap e2fsprogs
-//! libcap2-bin openssh-client openssh-server rsync strace tar util-linux zstd`. `CLONETOOL_SKIP_LOG=FILE` collects the names of
-//! the tests that could not run; `CLONETOOL_KEEP=1` keeps the work directories.
+//! iproute2 iputils-ping libcap2-bin lvm2 openssh-client openssh-server postgresql rsync strace tar util-linux zstd`.
+//! `CLONETOOL_SKIP_LOG=FILE` collects the names of the tests that could not run; `CLONETOOL_KEEP=1` keeps the work
+//! directories.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
 mod common;
@@ -10,9 +11,11 @@ mod common;
 mod cli;
 mod docs;
 mod fidelity;
+mod gates;
 mod harness;
 mod hold;
 mod image;
+mod latest;
 mod mounts;
 mod prepare_root;
 mod profiles;

@@ -21,12 +21,22 @@ pub(crate) struct SshdOptions {
 pub(crate) struct Sshd {
     child: Child,
     dir: PathBuf,
+    address: String,
     port: u16,
 }
 
 impl Sshd {
     /// Starts a server whose files are in `dir`, which is made.
     pub(crate) fn start(dir: &Path, options: &SshdOptions) -> Self {
+        Self::start_at(dir, options, None)
+    }
+
+    /// As [`Sshd::start`], in this network namespace and at this address there.
+    pub(crate) fn start_inside(dir: &Path, namespace: &str, address: &str) -> Self {
+        Self::start_at(dir, &SshdOptions::default(), Some((namespace, address)))
+    }
+
+    fn start_at(dir: &Path, options: &SshdOptions, inside: Option<(&str, &str)>) -> Self {
         fs::create_dir_all(dir).expect("make the server's directory");
         fs::create_dir_all("/run/sshd").expect("make the privilege separation directory");
         for key in ["host_key", "client_key", "other_key"] {
@@ -43,7 +53,7 @@ impl Sshd {
         fs::write(dir.join("authorized_keys"), format!("{restriction}{client}")).expect("authorized_keys");
         // A port may be taken between its choice and its use: then the server ends, and the next one is tried.
         for _ in 0..10 {
-            if let Some(server) = Self::try_start(dir, free_port()) {
+            if let Some(server) = Self::try_start(dir, free_port(), inside) {
                 return server;
             }
         }
@@ -51,13 +61,14 @@ impl Sshd {
         panic!("sshd does not start:\n{log}");
     }
 
-    fn try_start(dir: &Path, port: u16) -> Option<Self> {
+    fn try_start(dir: &Path, port: u16, inside: Option<(&str, &str)>) -> Option<Self> {
+        let address = inside.map_or("127.0.0.1", |(_, address)| address);
         let directory = dir.display();
         // Without PAM, sshd refuses an account whose password is locked; with it, it does not.
         let shadow = fs::read_to_string("/etc/shadow").unwrap_or_default();
         let locked = shadow.lines().any(|line| line.starts_with("root:!"));
         let config = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {directory}/host_key\n\
+            "Port {port}\nListenAddress {address}\nHostKey {directory}/host_key\n\
              AuthorizedKeysFile {directory}/authorized_keys\nPidFile {directory}/pid\nStrictModes no\nUsePAM {}\n\
              PermitRootLogin prohibit-password\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
              MaxSessions 64\nMaxStartups 64\nLogLevel VERBOSE\n",
@@ -65,12 +76,21 @@ impl Sshd {
         );
         fs::write(dir.join("config"), config).expect("write the configuration");
         let host = fs::read_to_string(dir.join("host_key.pub")).expect("read the host key");
-        fs::write(dir.join("known_hosts"), format!("[127.0.0.1]:{port} {host}")).expect("known_hosts");
+        fs::write(dir.join("known_hosts"), format!("[{address}]:{port} {host}")).expect("known_hosts");
         let other = fs::read_to_string(dir.join("other_key.pub")).expect("read the other key");
-        fs::write(dir.join("wrong_known_hosts"), format!("[127.0.0.1]:{port} {other}")).expect("known_hosts");
+        fs::write(dir.join("wrong_known_hosts"), format!("[{address}]:{port} {other}")).expect("known_hosts");
         fs::write(dir.join("empty_known_hosts"), "").expect("known_hosts");
         let log = File::create(dir.join("log")).expect("the server's log");
-        let child = Command::new("/usr/sbin/sshd")
+        let mut command = match inside {
+            None => Command::new("/usr/sbin/sshd"),
+            Some((namespace, _)) => {
+                let mut command = Command::new("ip");
+                // It becomes sshd: the process that is stopped is the server.
+                command.args(["netns", "exec", namespace, "/usr/sbin/sshd"]);
+                command
+            }
+        };
+        let child = command
             .args(["-D", "-e", "-f"])
             .arg(dir.join("config"))
             .stdin(Stdio::null())
@@ -79,7 +99,7 @@ impl Sshd {
             .spawn()
             .expect("run /usr/sbin/sshd (package openssh-server)");
         // Dropped on the way out when it does not come up: killed and waited for.
-        let mut server = Self { child, dir: dir.to_owned(), port };
+        let mut server = Self { child, dir: dir.to_owned(), address: address.to_owned(), port };
         server.comes_up().then_some(server)
     }
 
@@ -90,7 +110,7 @@ impl Sshd {
             if self.child.try_wait().expect("wait").is_some() {
                 return false;
             }
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            if TcpStream::connect((&self.address[..], self.port)).is_ok() {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -149,9 +169,9 @@ impl Sshd {
         ]
     }
 
-    /// `root@127.0.0.1:PATH`.
+    /// `root@ADDRESS:PATH`.
     pub(crate) fn remote(&self, path: &Path) -> OsString {
-        let mut remote = OsString::from("root@127.0.0.1:");
+        let mut remote = OsString::from(format!("root@{}:", self.address));
         remote.push(path);
         remote
     }

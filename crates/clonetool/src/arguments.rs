@@ -211,19 +211,31 @@ impl ConnectionOptions {
     /// The place of an image's tree, the other end being a file on this host, and how long a peer may be silent; what
     /// an image has no use for is refused.
     pub(crate) fn locate_tree(&self, tree: &OsStr) -> Result<(Location, Duration), CommandError> {
-        let given = [
-            ("--compress", self.compress.is_some(), "an image is compressed already: see --level"),
-            ("--bwlimit", self.bwlimit.is_some(), "an image goes over as fast as it can"),
-            ("--connections", self.connections.is_some(), "an image goes over in one connection"),
-        ];
-        if let Some((option, _, reason)) = given.iter().find(|(_, given, _)| *given) {
-            return Err(CommandError::usage(format!("{option}: {reason}")).hint("leave the option out"));
-        }
+        self.refuse_traffic_options([
+            "an image is compressed already: see --level",
+            "an image goes over as fast as it can",
+            "an image goes over in one connection",
+        ])?;
         let tree = Place::parse(tree)?;
         if matches!(tree, Place::Local(_)) {
             self.refuse_without_remote()?;
         }
         Ok((self.location(tree, None)?, self.timeout.unwrap_or(Options::default().timeout)))
+    }
+
+    /// Refuses what says how content goes over, with the reasons why it has no effect here.
+    pub(crate) fn refuse_traffic_options(&self, reasons: [&str; 3]) -> Result<(), CommandError> {
+        let given = [
+            ("--compress", self.compress.is_some()),
+            ("--bwlimit", self.bwlimit.is_some()),
+            ("--connections", self.connections.is_some()),
+        ];
+        match given.iter().zip(reasons).find(|((_, given), _)| *given) {
+            None => Ok(()),
+            Some(((option, _), reason)) => {
+                Err(CommandError::usage(format!("{option}: {reason}")).hint("leave the option out"))
+            }
+        }
     }
 
     fn location(&self, place: Place, kind: Option<TransportKind>) -> Result<Location, CommandError> {

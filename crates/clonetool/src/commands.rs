@@ -7,6 +7,7 @@ mod agent;
 mod clone;
 mod completions;
 mod explain;
+mod gates;
 mod hold;
 mod image;
 mod man;
@@ -42,6 +43,7 @@ pub(crate) enum Command {
     Sync(sync::SyncArguments),
     Plan(plan::PlanArguments),
     Verify(verify::VerifyArguments),
+    Gates(gates::GatesArguments),
     Explain(explain::ExplainArguments),
     Hold(hold::HoldArguments),
     PrepareRoot(prepare_root::PrepareRootArguments),
@@ -63,6 +65,7 @@ impl Command {
             Self::Sync(arguments) => arguments.run(),
             Self::Plan(arguments) => arguments.run(),
             Self::Verify(arguments) => arguments.run(),
+            Self::Gates(arguments) => arguments.run(),
             Self::Explain(arguments) => arguments.run(),
             Self::Hold(arguments) => arguments.run(),
             Self::PrepareRoot(arguments) => return arguments.run(),
@@ -145,6 +148,8 @@ mod tests {
             &["plan", "./a.toml", "--json"],
             &["verify", "/", "h:/"],
             &["verify", "--profile", "linux-daily", "--destination", "h:/"],
+            &["gates", "linux-daily", "--source", "/", "--destination", "h:/", "--json"],
+            &["gates", "./a.toml", "-q"],
             &["explain", "linux-daily", "/etc/hostname"],
             &["hold", "list"],
             &["hold", "list", "/a", "--json"],
@@ -222,6 +227,8 @@ mod tests {
             &["verify", "--profile", "p", "/", "/a"],
             &["verify", "--source", "/", "/", "/a"],
             &["sync"],
+            &["gates"],
+            &["gates", "-q", "--json", "linux-daily"],
             &["image", "create", "--level", "0", "/", "root.img"],
             &["image", "restore", "root.img"],
             &["hold", "release"],

@@ -43,6 +43,9 @@ Exit codes:
   11  changed but incomplete: commands are left to be run
   75  busy: another run holds the lock";
 
+/// What every refusal says.
+pub(crate) const UNCHANGED: &str = "nothing was changed";
+
 /// What kind of failure ended the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -109,6 +112,22 @@ impl CommandError {
         self
     }
 
+    /// A human has to decide.
+    pub(crate) fn refused(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Refused, message)
+    }
+
+    /// The same where an earlier part of the command changed something: a refusal then is none any more.
+    #[must_use]
+    pub(crate) fn after_changes(mut self) -> Self {
+        if self.kind == Kind::Refused {
+            self.kind = Kind::Failed;
+            self.hints.retain(|hint| hint != UNCHANGED);
+            self.hints.push("what is not held was synced before; run the same command again".to_owned());
+        }
+        self
+    }
+
     /// The exit code.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self.kind {
@@ -153,7 +172,7 @@ impl From<SessionError> for CommandError {
             SessionError::Root { role, .. } => {
                 Self::failed(text).hint(format!("check that the {role} is there, mounted, and may be read"))
             }
-            SessionError::Refused(_) => Self::new(Kind::Refused, text).hint("nothing was changed"),
+            SessionError::Refused(_) => Self::new(Kind::Refused, text).hint(UNCHANGED),
             SessionError::Busy(_) => {
                 Self::new(Kind::Busy, text).hint("run the same command again when it has ended")
             }

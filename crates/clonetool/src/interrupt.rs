@@ -6,6 +6,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use syncore::session::SessionError;
+
 use crate::error::{self, CommandError};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -23,4 +25,12 @@ pub(crate) fn install() -> Result<(), CommandError> {
 /// Whether a signal asked the run to stop.
 pub(crate) fn requested() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Ends what a signal asked to stop.
+///
+/// # Errors
+/// That it was interrupted.
+pub(crate) fn check() -> Result<(), CommandError> {
+    if requested() { Err(SessionError::Cancelled.into()) } else { Ok(()) }
 }

@@ -8,6 +8,7 @@
 mod arguments;
 mod commands;
 mod error;
+mod gates;
 mod interrupt;
 mod profiles;
 mod run;

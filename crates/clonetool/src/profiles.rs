@@ -2,13 +2,15 @@
 //!
 //! Why: the library reads no files of configuration on its own. What can go wrong: a file that somebody else
 //! placed where the operator's profile is looked for; so a bare name is looked up in the one directory that
-//! belongs to root, never in the current one. And a profile that says more than this version does is never half
+//! belongs to root, never in the current one, and a profile that others may write names no gate, since a gate runs a
+//! program. And a profile that says more than this version does is never half
 //! obeyed.
 
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use syncore::profile::{Profile, shipped};
@@ -26,6 +28,8 @@ const FILE_LIMIT_BYTES: u64 = 1 << 20;
 pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) text: String,
+    /// Whether only root, or who runs this, can have written it.
+    trusted: bool,
 }
 
 /// Finds a profile and reads its text. What has a slash or ends in `.toml` is a path, everything else a name.
@@ -40,12 +44,17 @@ fn find_in(directory: &Path, name: &OsStr) -> Result<Source, CommandError> {
         Some(path) => (path, Some(shown.as_str())),
         None => (PathBuf::from(name), None),
     };
-    match read(&path) {
-        Ok(text) => Ok(Source { name: escape(path.as_os_str().as_encoded_bytes()), text }),
+    match read_judged(&path) {
+        Ok((text, trusted)) => {
+            Ok(Source { name: escape(path.as_os_str().as_encoded_bytes()), text, trusted })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let found = shipped().iter().find(|(other, _)| Some(*other) == name);
-            let found =
-                found.map(|(name, text)| Source { name: (*name).to_owned(), text: (*text).to_owned() });
+            let found = found.map(|(name, text)| Source {
+                name: (*name).to_owned(),
+                text: (*text).to_owned(),
+                trusted: true,
+            });
             found.ok_or_else(|| {
                 let names: Vec<&str> = shipped().iter().map(|(name, _)| *name).collect();
                 CommandError::usage(format!("no profile {shown}"))
@@ -72,14 +81,23 @@ pub(crate) fn load(name: &OsStr) -> Result<Profile, CommandError> {
 pub(crate) fn parse(source: &Source) -> Result<Profile, CommandError> {
     // The library asks for a text or nothing; what could not be read must not pass for what is not there.
     let failed: RefCell<Option<CommandError>> = RefCell::default();
+    let untrusted: RefCell<Vec<String>> = RefCell::default();
+    if !source.trusted {
+        untrusted.borrow_mut().push(source.name.clone());
+    }
     let resolver = |name: &str| {
         let path = named(Path::new(DIRECTORY), name)?;
         // A host's profile may have the name of the shipped one that it extends.
         if escape(path.as_os_str().as_encoded_bytes()) == source.name {
             return None;
         }
-        match read(&path) {
-            Ok(text) => Some(text),
+        match read_judged(&path) {
+            Ok((text, trusted)) => {
+                if !trusted {
+                    untrusted.borrow_mut().push(name.to_owned());
+                }
+                Some(text)
+            }
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
                     failed.borrow_mut().get_or_insert(unreadable(&path, &error));
@@ -89,10 +107,27 @@ pub(crate) fn parse(source: &Source) -> Result<Profile, CommandError> {
         }
     };
     let profile = Profile::parse(&source.name, &source.text, &resolver);
-    match failed.into_inner() {
-        Some(error) => Err(error),
-        None => Ok(profile?),
+    if let Some(error) = failed.into_inner() {
+        return Err(error);
     }
+    let (profile, untrusted) = (profile?, untrusted.into_inner());
+    // A gate runs what its profile names, as whoever runs this.
+    match profile.gates.iter().find(|gate| untrusted.contains(&gate.origin.file)) {
+        None => Ok(profile),
+        Some(gate) => Err(CommandError::usage(format!(
+            "{} has gates, and others than root may write it",
+            gate.origin.file
+        ))
+        .hint("make it root's own: chown root, chmod go-w")),
+    }
+}
+
+/// Reads a profile, and says whether only root, or who runs this, can have written it.
+fn read_judged(path: &Path) -> io::Result<(String, bool)> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let owned = metadata.uid() == 0 || metadata.uid() == rustix::process::geteuid().as_raw();
+    Ok((read_bounded(file)?, owned && metadata.mode() & 0o022 == 0))
 }
 
 /// Reads a profile that is about to be run: one that names what is not built yet is refused.
@@ -179,7 +214,7 @@ mod tests {
     #[test]
     fn what_is_not_built_yet_stops_a_run_and_says_where() {
         let text = "[delete]\nmax-entries = 5\nmax-percent = 3\n".to_owned();
-        let profile = parse(&Source { name: "a.toml".to_owned(), text }).unwrap();
+        let profile = parse(&Source { name: "a.toml".to_owned(), text, trusted: true }).unwrap();
         let error = refusal(&profile).unwrap();
         assert_eq!(error.exit_code(), 2);
         assert!(error.message.starts_with("a.toml:2: delete.max-entries"), "{}", error.message);
@@ -189,7 +224,9 @@ mod tests {
     #[test]
     fn a_misspelt_key_is_usage_with_its_line() {
         let text = "description = \"x\"\n[rules]\ninlcude = [\"/\"]\n".to_owned();
-        let Err(error) = parse(&Source { name: "a.toml".to_owned(), text }) else { panic!("accepted") };
+        let Err(error) = parse(&Source { name: "a.toml".to_owned(), text, trusted: true }) else {
+            panic!("accepted")
+        };
         assert_eq!(error.exit_code(), 2);
         assert!(error.message.starts_with("a.toml:3: unknown key `inlcude`"), "{}", error.message);
     }

@@ -4,13 +4,16 @@
 //! What can go wrong: an outcome that claims more than was done; [`Outcome`] is derived from the report in one
 //! place.
 
+use syncore::gate::Demand;
 use syncore::plan::Plan;
+use syncore::profile::Gate;
 use syncore::rules::RuleSet;
-use syncore::session::{self, Approval, Job, Options, Report, SessionError};
+use syncore::session::{self, Approval, Initiator, Job, Options, Report, SessionError};
 use syncore::wire::WireError;
 
 use crate::arguments::OutputOptions;
 use crate::error::{self, CommandError, Kind};
+use crate::gates::{self, Moment};
 use crate::interrupt;
 use crate::ui::{self, Ui};
 
@@ -99,11 +102,13 @@ pub(crate) struct Undertaking {
     pub(crate) job: Job,
     /// What is done after it, if the destination turns out to be a standby.
     pub(crate) held: Option<Job>,
+    /// What must hold before anything is done, and again before anything is changed.
+    pub(crate) gates: Vec<Gate>,
 }
 
 impl From<Job> for Undertaking {
     fn from(job: Job) -> Self {
-        Self { job, held: None }
+        Self { job, held: None, gates: Vec::new() }
     }
 }
 
@@ -114,11 +119,15 @@ fn carry_out(purpose: Purpose, work: &Undertaking, ui: &Ui) -> Result<Outcome, C
     for unreachable in RuleSet::compile(job.rules.clone())?.never_matching() {
         ui.warn(&unreachable.to_string());
     }
-    let mut planned_changes = 0;
-    let mut report = run_one(job, &mut planned_changes, ui)?;
+    let gates = if purpose == Purpose::Change { &work.gates[..] } else { &[] };
+    gates::hold(gates, Moment::BeforePlan, job, None, ui)?;
+    let mut deciding = Deciding { gates, job, ui, planned_changes: 0, demand: None, refused: None };
+    let mut report = deciding.run()?;
     if let Some(held) = work.held.as_ref().filter(|_| report.standby) {
-        report.add(run_one(held, &mut planned_changes, ui)?);
+        deciding.job = held;
+        report.add(deciding.run().map_err(CommandError::after_changes)?);
     }
+    let planned_changes = deciding.planned_changes;
     let outcome = Outcome::of(purpose, &job.options, &report, planned_changes);
     ui.finished(outcome, &job.options, &report);
     match ui.output_error() {
@@ -128,22 +137,52 @@ fn carry_out(purpose: Purpose, work: &Undertaking, ui: &Ui) -> Result<Outcome, C
     }
 }
 
-fn run_one(job: &Job, planned_changes: &mut usize, ui: &Ui) -> Result<Report, CommandError> {
-    let mut approve = |plan: &Plan| {
-        *planned_changes += plan.len();
+/// Who started the run: shows the plan, and asks the gates again before it is carried out.
+struct Deciding<'a> {
+    gates: &'a [Gate],
+    job: &'a Job,
+    ui: &'a Ui,
+    planned_changes: usize,
+    /// What the plan needs, where a gate asks.
+    demand: Option<Demand>,
+    /// What a gate said when it was asked again.
+    refused: Option<CommandError>,
+}
+
+impl Initiator for Deciding<'_> {
+    fn approve(&mut self, plan: &Plan) -> Approval {
+        self.planned_changes += plan.len();
         // Before the first change, so that what is printed is what was decided, complete and in order.
-        ui.show_plan(plan);
+        self.ui.show_plan(plan);
+        self.demand = gates::demand(self.gates, self.job, plan);
         Approval::Run
-    };
-    match session::run(job, &mut approve, ui) {
-        Err(SessionError::Cancelled | SessionError::Wire(WireError::Cancelled))
-            if !interrupt::requested() =>
-        {
-            // The output failed and the run stopped for it; that error is what there is to say, if anything is.
-            ui.output_error()?;
-            Err(SessionError::Cancelled.into())
+    }
+
+    fn before_commit(&mut self) -> Approval {
+        match gates::hold(self.gates, Moment::BeforeCommit, self.job, self.demand.take(), self.ui) {
+            Ok(()) => Approval::Run,
+            Err(error) => {
+                let reason = error.message.clone();
+                self.refused = Some(error);
+                Approval::Refuse(reason)
+            }
         }
-        result => Ok(result?),
+    }
+}
+
+impl Deciding<'_> {
+    fn run(&mut self) -> Result<Report, CommandError> {
+        let (job, ui) = (self.job, self.ui);
+        match session::run_under(job, self, ui) {
+            Err(SessionError::Cancelled | SessionError::Wire(WireError::Cancelled))
+                if !interrupt::requested() =>
+            {
+                // The output failed and the run stopped for it; that error is what there is to say, if anything is.
+                ui.output_error()?;
+                Err(SessionError::Cancelled.into())
+            }
+            result => result.map_err(|error| self.refused.take().unwrap_or_else(|| error.into())),
+        }
     }
 }
 

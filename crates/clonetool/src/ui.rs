@@ -16,14 +16,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use syncore::gate::Answer;
 use syncore::monitor::{Monitor, Phase};
 use syncore::plan::{Change, Item, Plan};
 use syncore::problem::Problem;
+use syncore::profile::Gate;
 use syncore::session::{Job, Location, Options, Report};
 use syncore::tree::{Kind, RelPath, escape};
 
 use crate::arguments::OutputOptions;
 use crate::error::{CommandError, harmless};
+use crate::gates::{self, Moment};
 use crate::interrupt;
 use crate::run::{Outcome, Purpose};
 use log::Log;
@@ -187,6 +190,20 @@ impl Ui {
         self.print_event(|| json::warning(&text));
         if let Some(log) = &self.log {
             log.line(&format!("warning: {text}"));
+        }
+    }
+
+    /// Says what a gate answered.
+    pub(crate) fn gate(&self, gate: &Gate, answer: &Answer, moment: Moment) {
+        self.print_event(|| json::gate(gate, answer, moment));
+        let lines = gates::lines(gate, answer);
+        if self.verbose && self.summary {
+            self.progress.suspend(|| {
+                self.print(|out| lines.iter().try_for_each(|line| writeln!(out, "{line}")));
+            });
+        }
+        if let Some(log) = &self.log {
+            lines.iter().for_each(|line| log.line(&format!("gate {line}")));
         }
     }
 

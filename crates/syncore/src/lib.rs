@@ -34,6 +34,8 @@
 //!   [`session::Options`].
 //! * [`plan::Plan`]: what would be done, one [`plan::Item`] a path, with an id. The second argument of
 //!   [`session::run`] sees it before anything changes and answers with a [`session::Approval`].
+//! * [`session::Initiator`]: who started a run and is asked again before the first change ([`session::run_under`]).
+//!   [`gate::ask`] asks what a profile says must hold then.
 //! * [`session::Report`]: what was done, and each [`problem::Problem`]: a path that keeps its old state, or some of it.
 //! * [`session::SessionError`]: why a run ended early. One of its kinds is a refusal: nothing was changed.
 //! * [`monitor::Monitor`]: hears what happens while it happens, and can ask to stop.
@@ -52,6 +54,7 @@
 //! | [`profile`] | profiles, catalogues and the standby's own file: read, merged, checked |
 //! | [`scan`] | the held root, the parallel walk, metadata, filesystem boundaries |
 //! | [`plan`] | the comparison of two directories, and all changes of a run as a value |
+//! | [`gate`] | whether a run may begin: what a profile asks of the pair, and the answers |
 //! | [`wire`] | messages, frames, limits, and the transports that carry them |
 //! | [`apply`] | staging, renaming, metadata, links, deletions, flushing |
 //! | [`session`] | the two ends of a run, and the function that conducts it |
@@ -70,11 +73,13 @@
 
 pub mod apply;
 pub mod delta;
+pub mod gate;
 pub mod image;
 pub mod monitor;
 pub mod plan;
 pub mod prepare;
 pub mod problem;
+mod process;
 pub mod profile;
 pub mod rules;
 pub mod scan;

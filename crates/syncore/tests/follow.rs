@@ -10,8 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use syncore::monitor::Silent;
-use syncore::prepare::{Journal, STATE_DIRECTORY};
+use syncore::prepare::{self, Boot, BootDisk, Journal, STATE_DIRECTORY};
 use syncore::profile::{Profile, catalogues};
+use syncore::rules::FollowUp;
 use syncore::session::{Approval, Job, Location, Options, Report, run};
 
 fn put(root: &Path, path: &str, content: &str) {
@@ -162,4 +163,122 @@ fn kernels_stay_until_what_the_next_boot_needs_is_made() {
     assert!(standby.join("boot/initrd.img-6.1-new").exists());
     assert!(!standby.join("boot/vmlinuz-6.1-old").exists());
     assert!(!standby.join("usr/lib/modules/6.1-old").exists());
+}
+
+#[test]
+fn what_is_left_undone_is_told_and_tried_again_though_nothing_is_sent() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let (production, standby) = pair(temp.path());
+    sync(&production, &standby);
+    script(&production, "usr/sbin/ldconfig", "[ -e /etc/works ] || exit 1\necho ldconfig >>/var/log/calls\n");
+    put(&production, "usr/lib/libz.so.1", "a library");
+    let problems = |report: &Report| report.problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let first = sync(&production, &standby);
+    assert!(problems(&first)[0].contains("make the cache of the dynamic linker: "), "{:?}", first.problems);
+    assert!(problems(&first)[0].ends_with("the next sync tries it again"), "{:?}", first.problems);
+    assert_eq!(prepare::left(&standby).unwrap().into_iter().collect::<Vec<_>>(), [FollowUp::Ldconfig]);
+    // Nothing is sent, and the standby is no better.
+    let second = sync(&production, &standby);
+    assert!(second.plan.is_none());
+    assert_eq!(second.problems.len(), 1);
+    fs::write(production.join("usr/sbin/ldconfig"), "#!/bin/sh\necho ldconfig >>/var/log/calls\n").unwrap();
+    assert_eq!(sync(&production, &standby).problems, []);
+    assert_eq!(prepare::left(&standby).unwrap().len(), 0);
+    assert_eq!(calls(&standby).last().map(String::as_str), Some("ldconfig"));
+}
+
+#[test]
+fn kernels_stay_while_the_boot_loader_cannot_be_put_where_it_was() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let (production, standby) = pair(temp.path());
+    let disk = BootDisk { device: "/dev/none".into(), by_id: Some("/dev/disk/by-id/none".into()) };
+    let boot = |boot| Journal { hostname: "standby".into(), complete: true, boot, ..Journal::default() };
+    let write = |journal: &Journal| {
+        put(&standby, &format!("{STATE_DIRECTORY}/journal.json"), &serde_json::to_string(journal).unwrap());
+    };
+    write(&boot(Some(Boot { loader: true, named: true, disks: vec![disk], esp: None })));
+    sync(&production, &standby);
+    upgrade(&production);
+    put(&production, "usr/lib/grub/i386-pc/modinfo.sh", "");
+    script(&production, "usr/sbin/grub-install", "echo grub-install $* >>/var/log/calls\n");
+    let report = sync(&production, &standby);
+    let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    assert!(
+        problems.iter().any(|problem| problem.contains("/dev/disk/by-id/none is not here")),
+        "{problems:?}"
+    );
+    assert!(
+        standby.join("boot/vmlinuz-6.1-old").exists() && standby.join("usr/lib/modules/6.1-old").exists()
+    );
+    assert!(!calls(&standby).iter().any(|call| call.starts_with("grub-install")), "a disk was guessed");
+    assert!(prepare::left(&standby).unwrap().contains(&FollowUp::BootLoader));
+    // Something else starts its kernel: then there is nothing to be done, and the old one goes.
+    write(&boot(Some(Boot::default())));
+    assert_eq!(sync(&production, &standby).problems, []);
+    assert!(!standby.join("boot/vmlinuz-6.1-old").exists());
+    assert_eq!(prepare::left(&standby).unwrap().len(), 0);
+}
+
+#[test]
+fn nobody_else_sees_what_is_mounted_so_that_a_kill_leaves_nothing() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let (production, standby) = pair(temp.path());
+    sync(&production, &standby);
+    upgrade(&production);
+    let (begun, go_on) = (standby.join("var/log/begun"), standby.join("var/log/go-on"));
+    for path in [&begun, &go_on] {
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, path, fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    }
+    // Each end of a FIFO waits for the other: no test of time.
+    let waits = format!("[ -e /proc/self ] && echo x >/var/log/begun && read x </var/log/go-on\n{WORKS}");
+    tools(&production, &waits);
+    let mounts = std::thread::scope(|scope| {
+        let run = scope.spawn(|| sync(&production, &standby));
+        let mut seen = Vec::new();
+        fs::read(&begun).unwrap();
+        seen.push(fs::read_to_string("/proc/self/mounts").unwrap());
+        fs::write(&go_on, "x\n").unwrap();
+        assert_eq!(run.join().unwrap().problems, []);
+        seen
+    });
+    for mounts in mounts {
+        assert!(!mounts.contains(standby.to_str().unwrap()), "{mounts}");
+    }
+}
+
+#[test]
+fn a_new_kernel_gets_a_boot_entry_of_the_standbys_and_the_old_one_loses_its_own() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let (production, standby) = pair(temp.path());
+    let entry = |root: &str, release: &str| {
+        format!(
+            "version {release}\nlinux /vmlinuz-{release}\ninitrd /initramfs-{release}.img\noptions root=UUID={root} ro\n"
+        )
+    };
+    put(&production, "boot/loader/entries/pppp-6.1-old.conf", &entry("p", "6.1-old"));
+    put(&standby, "boot/loader/entries/ssss-6.1-old.conf", &entry("s", "6.1-old"));
+    put(&standby, "boot/initramfs-6.1-old.img", "");
+    sync(&production, &standby);
+    upgrade(&production);
+    put(&production, "boot/loader/entries/pppp-6.1-new.conf", &entry("p", "6.1-new"));
+    assert_eq!(sync(&production, &standby).problems, []);
+    let entries = standby.join("boot/loader/entries");
+    let names: Vec<_> = fs::read_dir(&entries).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["ssss-6.1-new.conf"]);
+    assert_eq!(fs::read_to_string(entries.join("ssss-6.1-new.conf")).unwrap(), entry("s", "6.1-new"));
+    assert!(!standby.join("boot/initramfs-6.1-old.img").exists());
+    assert!(sync(&production, &standby).plan.is_none());
 }

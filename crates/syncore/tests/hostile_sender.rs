@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use syncore::monitor::Silent;
 use syncore::plan::{Change, Item, Plan};
+use syncore::prepare::{Journal, STATE_DIRECTORY};
 use syncore::profile::{Profile, shipped};
 use syncore::rules::{Action, Class, Origin, Rule};
 use syncore::session::{AgentLimits, serve};
@@ -74,6 +75,7 @@ fn attack(root: &Path, rules: Vec<Rule>, items: &[Item]) -> Message {
         delete: true,
         durable: false,
         in_place: false,
+        whole: None,
         delta: false,
         names: syncore::tree::NameKey::default(),
     }));
@@ -148,6 +150,37 @@ fn no_plan_reaches_what_belongs_to_the_standby() {
             }
             assert_eq!(std::fs::read(root.path().join("srv/local/own")).unwrap(), b"own", "{what}");
             assert_eq!(std::fs::read(root.path().join("ordinary")).unwrap(), b"old", "{what}");
+        }
+    }
+}
+
+#[test]
+fn no_plan_takes_away_a_file_in_which_something_is_the_standbys_own() {
+    let moved = Item {
+        moved_from: Some(RelPath::new("etc/fstab").unwrap()),
+        ..item("elsewhere", Change::Create, Kind::File)
+    };
+    let hostile = [
+        ("deletion", item("etc/fstab", Change::Delete(Kind::File), Kind::File)),
+        ("replacement", item("etc/fstab", Change::Replace(Kind::File), Kind::Symlink)),
+        ("a move of it", moved),
+    ];
+    for (what, item) in hostile {
+        for rules in [daily(), Vec::new(), overruling()] {
+            let root = standby();
+            // Without its own file; what makes it a standby is that it was prepared.
+            std::fs::remove_file(root.path().join("etc/clonetool/standby.toml")).unwrap();
+            let journal = Journal { hostname: "standby".into(), complete: true, ..Journal::default() };
+            let state = root.path().join(STATE_DIRECTORY);
+            std::fs::create_dir_all(&state).unwrap();
+            std::fs::write(state.join("journal.json"), serde_json::to_vec(&journal).unwrap()).unwrap();
+            let answer = attack(root.path(), rules, std::slice::from_ref(&item));
+            assert!(matches!(&answer, Message::Failed(Failure::Failed, _)), "{what}: {answer:?}");
+            assert_eq!(
+                std::fs::read_to_string(root.path().join("etc/fstab")).unwrap(),
+                IDENTITY[1].1,
+                "{what}"
+            );
         }
     }
 }

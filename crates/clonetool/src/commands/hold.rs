@@ -1,11 +1,13 @@
 //! `clonetool hold`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use syncore::prepare::{self, Held, Released};
+use syncore::rules::FollowUp;
 use syncore::tree::escape;
 
 use crate::error::{CommandError, harmless};
@@ -24,7 +26,7 @@ pub(crate) struct HoldArguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List what is held, and how
+    /// List what is held, and how, and what a sync left undone
     List {
         /// Look at the prepared root that is mounted here
         #[arg(default_value = "/")]
@@ -54,11 +56,13 @@ impl HoldArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
         match &self.action {
             Action::List { root, json } => {
-                let held = prepare::held(root)?;
+                let (held, left) = (prepare::held(root)?, prepare::left(root)?);
                 if *json {
-                    ui::print_events(&held.iter().map(|held| event("held", held, None)).collect::<Vec<_>>())?;
+                    let held = held.iter().map(|held| event("held", held, None));
+                    let left = left.iter().map(|left| json!({ "type": "left", "what": left.words() }));
+                    ui::print_events(&held.chain(left).collect::<Vec<_>>())?;
                 } else {
-                    ui::print(&list(&held))?;
+                    ui::print(&list(&held, &left))?;
                 }
                 Ok(Outcome::Done)
             }
@@ -75,7 +79,7 @@ impl HoldArguments {
     }
 }
 
-fn list(held: &[Held]) -> String {
+fn list(held: &[Held], left: &BTreeSet<FollowUp>) -> String {
     let mut text = String::new();
     let width = held.iter().map(|held| held.kind.len()).max().unwrap_or(0);
     for held in held {
@@ -84,6 +88,9 @@ fn list(held: &[Held]) -> String {
     }
     if held.is_empty() {
         text.push_str("nothing is held\n");
+    }
+    for left in left {
+        let _ = writeln!(text, "left undone by a sync: {}; sync again, and it is tried again", left.words());
     }
     text
 }
@@ -94,6 +101,9 @@ fn report(released: &Released) -> String {
     for held in &released.released {
         units |= matches!(&held.kind[..], "unit" | "timer");
         let _ = writeln!(text, "released   {}", escape(held.name.as_bytes()));
+    }
+    for held in &released.gone {
+        let _ = writeln!(text, "gone       {}: production deleted it since", escape(held.name.as_bytes()));
     }
     for (held, reason) in &released.kept {
         let _ = writeln!(text, "still held {}: {}", escape(held.name.as_bytes()), harmless(reason));
@@ -119,7 +129,10 @@ fn event(kind: &str, held: &Held, reason: Option<&str>) -> Value {
 
 fn events(released: &Released) -> Vec<Value> {
     let done = released.released.iter().map(|held| event("released", held, None));
-    done.chain(released.kept.iter().map(|(held, reason)| event("still-held", held, Some(reason)))).collect()
+    let gone = released.gone.iter().map(|held| event("gone", held, None));
+    done.chain(gone)
+        .chain(released.kept.iter().map(|(held, reason)| event("still-held", held, Some(reason))))
+        .collect()
 }
 
 #[cfg(test)]
@@ -132,22 +145,26 @@ mod tests {
 
     #[test]
     fn a_list_names_kind_and_how() {
-        let text = list(&[held("cron", "/etc/cron.d/a\x1b"), held("mail queue", "/q")]);
+        let text = list(&[held("cron", "/etc/cron.d/a\x1b"), held("mail queue", "/q")], &BTreeSet::new());
         assert_eq!(text, "cron        /etc/cron.d/a\\x1b: moved away\nmail queue  /q: moved away\n");
-        assert_eq!(list(&[]), "nothing is held\n");
+        assert_eq!(
+            list(&[], &BTreeSet::from([FollowUp::Initramfs])),
+            "nothing is held\nleft undone by a sync: make the initramfs of each kernel; sync again, and it is tried again\n"
+        );
     }
 
     #[test]
     fn what_stays_held_is_said_with_its_reason() {
         let released = Released {
             released: vec![held("unit", "a.service")],
+            gone: vec![held("cron", "/etc/cron.d/b")],
             kept: vec![(held("cron", "/etc/cron.d/a"), "it was made meanwhile".into())],
         };
         assert_eq!(
             report(&released),
-            "released   a.service\nstill held /etc/cron.d/a: it was made meanwhile\n\
+            "released   a.service\ngone       /etc/cron.d/b: production deleted it since\nstill held /etc/cron.d/a: it was made meanwhile\n\
              units start at the next boot; now: systemctl daemon-reload, then systemctl start UNIT\n"
         );
-        assert_eq!(events(&released)[1]["type"], "still-held");
+        assert_eq!(events(&released)[2]["type"], "still-held");
     }
 }

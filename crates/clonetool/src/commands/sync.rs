@@ -97,7 +97,7 @@ impl ProfiledArguments {
             None => None,
         };
         let job = Job { source, destination, rules: self.scope.rules(profile.rules())?, options };
-        Ok(Undertaking { job, held })
+        Ok(Undertaking { job, held, gates: profile.gates })
     }
 }
 

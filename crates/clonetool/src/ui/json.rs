@@ -7,11 +7,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use syncore::gate::Answer;
 use syncore::image::{Contents, Done};
 use syncore::monitor::Phase;
 use syncore::plan::{Change, Item};
 use syncore::problem::Problem;
-use syncore::profile::Row;
+use syncore::profile::{Gate, Row};
 use syncore::rules::{Decision, Rule, Scope};
 use syncore::session::Report;
 use syncore::tree::{Attributes, Entry, Kind, RelPath, escape};
@@ -19,6 +20,7 @@ use syncore::tree::{Attributes, Entry, Kind, RelPath, escape};
 use super::log::utc;
 use super::progress;
 use crate::error::CommandError;
+use crate::gates::Moment;
 use crate::run::Outcome;
 
 /// A change of the plan.
@@ -61,6 +63,33 @@ pub(super) fn problem(problem: &Problem) -> Value {
 /// What the user should know and what stops nothing.
 pub(crate) fn warning(message: &str) -> Value {
     json!({"type": "warning", "message": message})
+}
+
+/// What a gate answered.
+pub(crate) fn gate(gate: &Gate, answer: &Answer, moment: Moment) -> Value {
+    json!({
+        "type": "gate",
+        "name": gate.name,
+        "kind": gate.check.kind(),
+        "place": gate.origin.to_string(),
+        "moment": moment.word(),
+        "verdict": answer.verdict.word(),
+        "evidence": answer.evidence,
+        "next": answer.next,
+        "elapsed_seconds": answer.elapsed.as_secs_f64(),
+    })
+}
+
+/// The last line of a command that only asked gates.
+pub(crate) fn gates_summary(asked: usize, passed: usize, exit_code: u8, elapsed: Duration) -> Value {
+    json!({
+        "type": "summary",
+        "outcome": if asked == passed { "pass" } else { "refused" },
+        "exit_code": exit_code,
+        "gates": asked,
+        "passed": passed,
+        "elapsed_seconds": elapsed.as_secs_f64(),
+    })
 }
 
 /// A new phase.

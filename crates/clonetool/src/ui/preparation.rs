@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 use syncore::monitor::Monitor;
-use syncore::prepare::{EditChange, Filesystem, Outcome, Report, Target, Weight};
+use syncore::prepare::{EditChange, Filesystem, Outcome, Report, Target, Undo, Weight};
 
 use crate::error::harmless;
 use crate::interrupt;
@@ -30,19 +30,18 @@ const fn word(outcome: Outcome) -> &'static str {
     }
 }
 
+/// As wide as a list of names gets.
+const WIDTH: usize = 100;
+
 /// Everything for a person.
 pub(crate) fn screen(report: &Report, target: &Target, dry_run: bool) -> String {
     let mut text = String::new();
-    section(&mut text, "system", [report.system.clone()]);
-    section(&mut text, "target", target_lines(target));
+    section(&mut text, "system in the root", [report.system.clone()]);
+    section(&mut text, "what it will boot from", target_lines(target));
     if dry_run {
-        let edits = report.edits.iter().map(|edit| format!("# {}\n{}", edit.why, edit.diff()));
-        section(
-            &mut text,
-            "edits",
-            edits.flat_map(|edit| edit.lines().map(str::to_owned).collect::<Vec<_>>()),
-        );
-        section(&mut text, "commands in the root", report.commands.iter().map(|argv| argv.join(" ")));
+        section(&mut text, "edits, each below its reason", edit_lines(report));
+        let commands = report.commands.iter().map(|argv| argv.join(" "));
+        section(&mut text, "commands that are run in the root afterwards, in this order", commands);
     }
     let widest = |part: fn(&syncore::prepare::Replaced) -> &str| {
         report.replaced.iter().map(|row| part(row).chars().count()).max().unwrap_or(0)
@@ -50,17 +49,23 @@ pub(crate) fn screen(report: &Report, target: &Target, dry_run: bool) -> String 
     let (what, old) = (widest(|row| &row.what), widest(|row| &row.old));
     let replaced =
         report.replaced.iter().map(|row| format!("{:what$}  {:old$}  ->  {}", row.what, row.old, row.new));
-    section(&mut text, "old and new", replaced);
-    section(&mut text, "will start", report.starts.iter().cloned());
-    let held = report.held.iter().map(|held| format!("{}: {} ({})", held.kind, held.name, held.how));
-    section(&mut text, "held until promoted", held);
+    section(&mut text, "what was production's, and what the standby has instead", replaced);
+    section(&mut text, "starts on the standby as production has changed it", report.starts.iter().cloned());
+    section(
+        &mut text,
+        "held: does nothing until the standby is promoted (clonetool hold)",
+        held_lines(report),
+    );
     let keys = report.host_keys.iter().map(|key| format!("{}  {}", key.fingerprint, key.path));
-    section(&mut text, "new host keys", keys);
+    section(&mut text, "new SSH host keys", keys);
     let known = report.host_keys.iter().map(|key| key.known_hosts_line.clone());
-    section(&mut text, "for production's known_hosts", known);
-    for (weight, title) in
-        [(Weight::Note, "notes"), (Weight::Pending, "left to be done"), (Weight::Failure, "in the way")]
-    {
+    section(&mut text, "lines for known_hosts on production", known);
+    let failures = if dry_run { "why the result would be FAILED" } else { "why it FAILED" };
+    for (weight, title) in [
+        (Weight::Note, "worth knowing"),
+        (Weight::Pending, "left to be done by somebody before it is READY"),
+        (Weight::Failure, failures),
+    ] {
         let findings = report.findings.iter().filter(|finding| finding.weight == weight);
         section(
             &mut text,
@@ -71,19 +76,81 @@ pub(crate) fn screen(report: &Report, target: &Target, dry_run: bool) -> String 
             }),
         );
     }
-    section(&mut text, "pending commands", report.pending.iter().map(|argv| argv.join(" ")));
+    let pending = report.pending.iter().map(|argv| argv.join(" "));
+    section(&mut text, "commands that are left to be run in the root", pending);
+    text.push('\n');
     if dry_run {
-        text.push_str("nothing was changed\n");
+        let verdict = match report.outcome {
+            Outcome::Ready => "READY, if its commands succeed",
+            other => word(other),
+        };
+        let _ = writeln!(text, "nothing was changed; the result would be {verdict}");
     } else {
         let _ = writeln!(text, "{}", word(report.outcome));
     }
     text
 }
 
+/// Every edit below its reason, which is said once for those that share it. What only keeps a unit from starting is one
+/// line each: there are many, and they are alike.
+fn edit_lines(report: &Report) -> Vec<String> {
+    let blocks: Vec<_> = report
+        .held
+        .iter()
+        .flat_map(|held| &held.undo)
+        .filter_map(|undo| match undo {
+            Undo::TakeAway { path, .. } => Some(path),
+            Undo::PutBack { .. } => None,
+        })
+        .collect();
+    let mut lines = Vec::new();
+    let mut said = "";
+    for edit in &report.edits {
+        if edit.why != said {
+            lines.push(format!("# {}", edit.why));
+            said = &edit.why;
+        }
+        if blocks.contains(&&edit.path) {
+            lines.push(format!("block  {}", edit.path));
+        } else {
+            lines.extend(edit.diff().lines().map(str::to_owned));
+        }
+    }
+    lines
+}
+
+/// What is held, by kind: names that are held in the same way together.
+fn held_lines(report: &Report) -> Vec<String> {
+    let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
+    for held in &report.held {
+        let head = format!("{}, {}:", held.kind, held.how);
+        match groups.iter_mut().find(|(other, _)| *other == head) {
+            Some((_, names)) => names.push(&held.name),
+            None => groups.push((head, vec![&held.name])),
+        }
+    }
+    let mut lines = Vec::new();
+    for (head, names) in groups {
+        lines.push(head);
+        let mut line = String::new();
+        for name in names {
+            if !line.is_empty() && line.len() + name.len() > WIDTH {
+                lines.push(std::mem::take(&mut line));
+            }
+            let gap = if line.is_empty() { "  " } else { ", " };
+            let _ = write!(line, "{gap}{name}");
+        }
+        lines.push(line);
+    }
+    lines
+}
+
+/// A title and its lines, with an empty line before it; nothing where there are none.
 fn section(text: &mut String, title: &str, lines: impl IntoIterator<Item = String>) {
     let mut lines = lines.into_iter().peekable();
     if lines.peek().is_some() {
-        let _ = writeln!(text, "{title}:");
+        let gap = if text.is_empty() { "" } else { "\n" };
+        let _ = writeln!(text, "{gap}{title}:");
         for line in lines {
             let _ = writeln!(text, "  {}", harmless(&line.replace('\t', "        ")));
         }
@@ -92,6 +159,11 @@ fn section(text: &mut String, title: &str, lines: impl IntoIterator<Item = Strin
 
 fn target_lines(target: &Target) -> Vec<String> {
     let mut lines: Vec<String> = target.filesystems.iter().map(filesystem_line).collect();
+    if lines.is_empty() {
+        lines.push(
+            "no filesystem is mounted at ROOT, so only the devices that were given are known".to_owned(),
+        );
+    }
     let disks: Vec<String> = target.boot_disks.iter().map(|disk| disk.display().to_string()).collect();
     let firmware = if target.uefi { "UEFI" } else { "BIOS" };
     lines.push(format!(
@@ -168,5 +240,41 @@ const fn weight_word(weight: Weight) -> &'static str {
         Weight::Note => "note",
         Weight::Pending => "pending",
         Weight::Failure => "failure",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use syncore::prepare::Held;
+
+    use super::*;
+
+    fn held(kind: &str, name: &str, how: &str) -> Held {
+        Held { kind: kind.into(), name: name.into(), how: how.into(), undo: Vec::new() }
+    }
+
+    #[test]
+    fn names_that_are_held_in_one_way_are_said_together() {
+        let mut report = Report {
+            outcome: Outcome::Pending,
+            system: "a system".into(),
+            edits: Vec::new(),
+            replaced: Vec::new(),
+            starts: Vec::new(),
+            held: vec![held("unit", "a.service", "blocked"), held("cron", "/x", "moved away")],
+            host_keys: Vec::new(),
+            commands: Vec::new(),
+            pending: Vec::new(),
+            findings: Vec::new(),
+        };
+        report.held.extend((0..20).map(|n| held("unit", &format!("unit-{n}.service"), "blocked")));
+        let lines = held_lines(&report);
+        assert_eq!(lines[0], "unit, blocked:");
+        assert!(lines[1].starts_with("  a.service, unit-0.service, "), "{lines:?}");
+        assert!(lines.iter().all(|line| line.len() <= WIDTH + 2), "{lines:?}");
+        assert_eq!(lines[lines.len() - 2..], ["cron, moved away:", "  /x"]);
+        let text = screen(&report, &Target::default(), true);
+        assert!(text.ends_with("nothing was changed; the result would be PENDING\n"), "{text}");
+        assert!(screen(&report, &Target::default(), false).ends_with("\nPENDING\n"));
     }
 }

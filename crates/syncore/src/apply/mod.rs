@@ -26,7 +26,7 @@ pub use whole::{
 };
 
 pub(crate) use displace::{directory_like, displace, exchange, replace};
-pub(crate) use metadata::LOCKING_FLAGS;
+pub(crate) use metadata::{ALL, LOCKING_FLAGS};
 pub(crate) use rewrite::rewrite;
 pub(crate) use whole::{ELSEWHERE, PLAIN_HOME};
 

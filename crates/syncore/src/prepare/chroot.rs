@@ -4,31 +4,33 @@
 //! themselves at `/` with devices and the kernel's tables around them. What can go wrong: a tool that starts one of
 //! production's services (none can: service managers are told that there is no system to start anything in), that asks
 //! something (nobody answers), that hangs (it has a deadline), that is not there or is for another processor (it is
-//! pending, and said). Whatever happens, what was mounted here is unmounted again, last first.
+//! pending, and said), a process that is killed (then nothing is mounted either).
 //!
-//! How: the mounts are bind mounts on held directories, made by system calls; the change of root is chroot(8) of the
-//! system that we run on, given our held descriptor of the root. The system call itself would need code between fork and
-//! exec, which is `unsafe`; a private mount namespace would need the same. So the mounts are seen by all, for as long as
-//! this runs.
+//! How: the mounts are bind mounts on held directories, made by system calls in a mount namespace of a thread's own
+//! (unshare(2)), which the programs that it starts are in as well and nobody else is: nobody else sees them, and they
+//! are gone with the last of these. The change of root is chroot(8) of the system that we run on, given our held descriptor
+//! of the root; the system call itself would need code between fork and exec, which is `unsafe`.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, unmount};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::Command;
 use super::inside::Inside;
-use super::process::{self, Ended, Program};
 use super::report::{Finding, Step};
 use super::target::Target;
 use crate::monitor::Monitor;
-use crate::scan::proc_path;
+use crate::process::{self, Ended, Program};
+use crate::scan::{Root, proc_path};
 use crate::tree::{Kind, RelPath};
 
 /// What a tool finds around it. `/run` has what udev knows: without it LVM asks every disk and waits ten seconds each.
@@ -107,21 +109,55 @@ pub(super) fn run_all(inside: &Inside, commands: &[Command], target: &Target, mo
     if !rustix::process::geteuid().is_root() {
         return leave("only root can run the pending commands in the copy".to_owned());
     }
-    let mut surroundings = Surroundings::default();
-    if let Err(error) = surroundings.make(inside, target) {
-        let mut ran = leave(format!("the pending commands cannot be run in the copy here: {error}"));
-        ran.findings.extend(surroundings.undo(inside));
-        return ran;
-    }
-    for command in commands {
-        if monitor.cancelled() {
-            ran.pending.push(command.argv.clone());
-            continue;
+    let cannot = |error: io::Error| format!("the pending commands cannot be run in the copy here: {error}");
+    let done = apart(inside, |inside| {
+        let mut surroundings = Surroundings::default();
+        if let Err(error) = surroundings.make(inside, target) {
+            let mut ran = leave(cannot(error));
+            ran.findings.extend(surroundings.undo(inside));
+            return ran;
         }
-        run_one(inside, &program, command, monitor, &mut ran);
+        for command in commands {
+            if monitor.cancelled() {
+                ran.pending.push(command.argv.clone());
+                continue;
+            }
+            run_one(inside, &program, command, monitor, &mut ran);
+        }
+        ran.findings.extend(surroundings.undo(inside));
+        ran
+    });
+    done.unwrap_or_else(|error| leave(cannot(error)))
+}
+
+/// Does `work` in a mount namespace of its own, with the root as it is seen there.
+fn apart(inside: &Inside, work: impl FnOnce(&Inside) -> Ran + Send) -> io::Result<Ran> {
+    let here = || -> io::Result<Ran> {
+        let outside = std::fs::File::open("/proc/thread-self/ns/mnt")?;
+        // Deprecated because of file descriptors, which stay shared.
+        #[expect(deprecated)]
+        rustix::thread::unshare(UnshareFlags::NEWNS)?;
+        let done = seen_anew(inside).map(|inside| work(&inside));
+        // Left at once, not when the thread is gone at last: whoever unmounts the root next is not to find it busy.
+        rustix::thread::move_into_link_name_space(outside.as_fd(), Some(LinkNameSpaceType::Mount))?;
+        done
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("chroot".into()).spawn_scoped(scope, here)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("its thread failed")))
+    })
+}
+
+/// The same root in a mount namespace that was just made: a descriptor from outside leads to the mounts there.
+fn seen_anew(inside: &Inside) -> io::Result<Inside> {
+    let to_nobody = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", to_nobody)?;
+    let root = Root::open(Path::new(&OsString::from_vec(inside.root().canonical_path()?)))?;
+    let (held, found) = (inside.root().identity()?, root.identity()?);
+    if (held.device, held.inode) != (found.device, found.inode) {
+        return Err(io::Error::other("its path leads to something else by now"));
     }
-    ran.findings.extend(surroundings.undo(inside));
-    ran
+    Ok(Inside::new(Arc::new(root)))
 }
 
 fn run_one(inside: &Inside, chroot: &Path, command: &Command, monitor: &dyn Monitor, ran: &mut Ran) {
@@ -326,8 +362,7 @@ impl Surroundings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::{Root, mounts_below};
-    use std::sync::Arc;
+    use crate::scan::mounts_below;
 
     fn tree() -> (tempfile::TempDir, Inside) {
         let temp = tempfile::tempdir().unwrap();

@@ -11,10 +11,10 @@ use std::io;
 use std::time::Duration;
 
 use super::inside::Inside;
-use super::process::{self, Program};
 use super::report::Step;
-use super::{Command, journal};
+use super::{Command, journal, substitute};
 use crate::monitor::Monitor;
+use crate::process::{self, Program};
 use crate::rules::{FollowUp, RuleSet, Treatment};
 use crate::tree::RelPath;
 
@@ -42,8 +42,10 @@ pub(crate) fn follow_ups<'a>(
 ) -> BTreeSet<FollowUp> {
     let mut all = BTreeSet::new();
     for path in paths {
-        if let Some(Treatment::Then(then)) = rules.decide(path, false).row.map(|row| &row.treatment) {
-            all.extend(then);
+        match rules.decide(path, false).row.map(|row| &row.treatment) {
+            Some(Treatment::Then(then)) => all.extend(then),
+            Some(Treatment::Substitute(kind)) => all.extend(substitute::then(*kind)),
+            _ => {}
         }
         if is_library(path) {
             all.insert(FollowUp::Ldconfig);
@@ -75,18 +77,30 @@ pub(super) fn write(inside: &Inside, left: &BTreeSet<FollowUp>) -> io::Result<()
 
 /// Whether a thing is needed for the next boot, so that nothing may be deleted before it is done.
 pub(crate) const fn is_for_boot(follow: FollowUp) -> bool {
-    matches!(follow, FollowUp::Initramfs | FollowUp::BootConfiguration)
+    matches!(follow, FollowUp::Initramfs | FollowUp::BootLoader | FollowUp::BootConfiguration)
 }
 
 /// The release of the kernel that a path belongs to: its image in `/boot`, or its modules.
 pub(crate) fn kernel_of(path: &RelPath) -> Option<String> {
     let text = std::str::from_utf8(path.as_bytes()).ok()?;
     let of_image = text.strip_prefix("boot/").and_then(|name| {
-        ["vmlinuz-", "config-", "System.map-", "initrd.img-"].iter().find_map(|head| name.strip_prefix(head))
+        let plain = ["vmlinuz-", "config-", "System.map-", "initrd.img-"];
+        plain.iter().find_map(|head| name.strip_prefix(head)).or_else(|| of_dracut(name))
     });
     let of_modules =
         MODULES.iter().find_map(|at| text.strip_prefix(at)?.strip_prefix('/')?.split('/').next());
     of_image.or(of_modules).filter(|release| !release.is_empty()).map(str::to_owned)
+}
+
+/// The release in the name that dracut gives to an initramfs, also to one for dumps.
+fn of_dracut(name: &str) -> Option<&str> {
+    let release = name.strip_prefix("initramfs-")?.strip_suffix(".img")?;
+    Some(release.strip_suffix("kdump").unwrap_or(release))
+}
+
+/// Whether a name in `/boot` is that of an initramfs for one kernel.
+pub(super) fn is_initramfs(name: &[u8]) -> bool {
+    name.starts_with(b"initrd.img-") || std::str::from_utf8(name).is_ok_and(|name| of_dracut(name).is_some())
 }
 
 /// The commands that do it in the root `inside`, in their order; none where the root has nothing that does it. Kernels
@@ -112,6 +126,8 @@ pub(super) fn commands(
     };
     let commands = match follow {
         FollowUp::Initramfs => initramfs(inside, &has, leaving, live),
+        // By what the preparation wrote down, not by what is in the root.
+        FollowUp::BootLoader => Vec::new(),
         FollowUp::BootConfiguration => first(&[
             ("usr/sbin/update-grub", &["update-grub"]),
             ("usr/sbin/grub2-mkconfig", &["grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"]),
@@ -203,6 +219,14 @@ mod tests {
         assert_eq!(of(&["boot/vmlinuz-6.1.0-1-amd64"]), [FollowUp::Initramfs, FollowUp::BootConfiguration]);
         assert_eq!(of(&["usr/lib/x86_64-linux-gnu/libz.so.1"]), [FollowUp::Ldconfig]);
         assert_eq!(of(&["etc/modules", "etc/sysctl.d/x.conf"]), [FollowUp::Initramfs, FollowUp::Sysctl]);
+        for path in
+            ["usr/lib/grub/i386-pc/modinfo.sh", "usr/lib/shim/shimx64.efi", "usr/lib/systemd/boot/efi/x"]
+        {
+            assert_eq!(of(&[path]), [FollowUp::BootLoader, FollowUp::BootConfiguration], "{path}");
+        }
+        assert_eq!(of(&["usr/lib/firmware/intel-ucode/06-55-04"]), [FollowUp::Initramfs]);
+        assert_eq!(of(&["etc/default/grub.d/50-x.cfg", "etc/fstab"]), [FollowUp::BootConfiguration]);
+        assert_eq!(of(&["etc/cmdline.d/x.conf"]), [FollowUp::Initramfs]);
         assert_eq!(of(&["etc/motd", "home/x/lib/a.so"]), []);
     }
 
@@ -211,6 +235,9 @@ mod tests {
         for (file, release) in [
             ("boot/vmlinuz-6.1.0-1-amd64", Some("6.1.0-1-amd64")),
             ("boot/initrd.img-6.1.0-1-amd64", Some("6.1.0-1-amd64")),
+            ("boot/initramfs-6.9-1.x86_64.img", Some("6.9-1.x86_64")),
+            ("boot/initramfs-6.9-1.x86_64kdump.img", Some("6.9-1.x86_64")),
+            ("boot/initramfs-linux", None),
             ("usr/lib/modules/6.1.0-1-amd64/kernel/fs/ext4.ko", Some("6.1.0-1-amd64")),
             ("usr/lib/modules/6.1.0-1-amd64", Some("6.1.0-1-amd64")),
             ("boot/grub/grub.cfg", None),

@@ -176,8 +176,8 @@ pub(super) fn put_away(
     Ok(rustix::fs::fsync(inside.root().open_directory(&parent)?)?)
 }
 
-/// Makes the directories that lead to a held thing, for root alone.
-fn make_held_parents(root: &Root, directory: &RelPath) -> io::Result<()> {
+/// Makes the directories that lead to a held thing, and `directory` itself, for root alone.
+pub(super) fn make_held_parents(root: &Root, directory: &RelPath) -> io::Result<()> {
     let mut at = RelPath::root();
     for name in directory.components() {
         let parent = root.hold_directory(&at)?;

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::bootloader::Boot;
 use super::edit::{Edit, EditChange, Instead};
 use super::inside::Inside;
 use super::report::Held;
@@ -62,6 +63,9 @@ pub struct Journal {
     pub source_uuids: Vec<String>,
     /// Fingerprints of production's host keys.
     pub source_host_keys: Vec<String>,
+    /// Where its boot loader is; none in a journal that does not say.
+    #[serde(default)]
+    pub boot: Option<Boot>,
     /// Whether the last preparation came to its end.
     pub complete: bool,
     /// What is held until the standby is promoted.
@@ -181,7 +185,8 @@ fn state(inside: &Inside, below: &str) -> io::Result<std::os::fd::OwnedFd> {
     Ok(inside.root().open_directory(&at)?)
 }
 
-fn write_durably(directory: &impl AsFd, name: &str, content: &[u8]) -> io::Result<()> {
+/// Writes a file for root alone: old or new, on disk when this returns.
+pub(super) fn write_durably(directory: &impl AsFd, name: &str, content: &[u8]) -> io::Result<()> {
     let staged = format!(".{name}.new");
     match unlinkat(directory, &staged, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}

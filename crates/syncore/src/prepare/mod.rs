@@ -8,6 +8,7 @@
 //! The flow is plan, then do: [`plan`] reads and thinks and changes nothing, [`Preparation::carry_out`] does what was
 //! shown. The planners are below `linux` and `solaris`; each takes a draft that lies over the tree.
 
+mod bootloader;
 mod carry;
 mod chroot;
 mod detect;
@@ -18,9 +19,12 @@ mod hold;
 mod hostkey;
 mod inside;
 mod journal;
+mod latest;
 mod lines;
 mod linux;
-mod process;
+mod menu;
+mod mirror;
+mod protected;
 mod release;
 mod report;
 mod solaris;
@@ -30,12 +34,13 @@ mod system;
 mod target;
 mod verify;
 
+pub use bootloader::{Boot, BootDisk};
 pub use edit::{Edit, EditChange, Instead};
 pub use hold::{InPlace, PROMOTED, Undo};
 pub use journal::{Journal, Line, STATE_DIRECTORY};
 pub use release::{Released, held, release};
 pub use report::{Finding, Held, HostKey, Outcome, Replaced, Report, Step, Weight};
-pub use standby::{PRODUCTION, Standby};
+pub use standby::{PRODUCTION, Standby, left};
 pub use system::{Family, Kind, Solaris, System};
 pub use target::{Disk, Filesystem, Layer, Table, Target};
 
@@ -57,6 +62,7 @@ use verify::{Checks, Prepared};
 
 pub(crate) use follow::{follow_ups, is_for_boot, kernel_of};
 pub(crate) use journal::path;
+pub(crate) use protected::own_rules;
 
 /// The kind of system that the root is said to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -327,6 +333,9 @@ pub fn plan(path: &Path, target: &Target, options: &Options) -> Result<Preparati
     });
     journal.hostname.clone_from(&hostname);
     journal.complete = false;
+    if matches!(system.kind, Kind::Linux(_)) {
+        journal.boot = Some(Boot::of(target, options));
+    }
     draft.join_held();
     journal.held = draft.held.clone();
     if draft.machine_id.is_some() {
@@ -388,6 +397,9 @@ impl Preparation {
     /// [`PrepareError`]; what was done so far is in the journal, and the same call again goes on.
     pub fn carry_out(mut self, monitor: &dyn Monitor) -> Result<Report, PrepareError> {
         let since = SystemTime::now();
+        if matches!(self.system.kind, Kind::Linux(_)) {
+            latest::keep(&self.inside)?;
+        }
         carry::carry_out(&self.inside, &self.report.edits, &mut self.journal, monitor)?;
         self.report.host_keys = hostkey::make(&self.inside, &self.host_keys, &mut self.journal)?;
         let ran = match self.system.kind {

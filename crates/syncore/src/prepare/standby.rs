@@ -5,22 +5,21 @@
 //! one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-use super::hold::PROMOTED;
 use super::inside::Inside;
 use super::journal::{self, Journal};
 use super::report::Weight;
-use super::substitute::substitute;
-use super::{Command, Target, chroot, follow};
+use super::substitute::{Names, may_be_new, substitute};
+use super::{Command, PrepareError, Target, bootloader, chroot, follow, menu, protected};
 use crate::monitor::Monitor;
-use crate::profile::{Profile, catalogues};
-use crate::rules::{Action, Class, FollowUp, Origin, Rule, Substitution, Treatment};
+use crate::rules::{FollowUp, Rule, Substitution};
 use crate::scan::{Presented, Root};
 use crate::tree::{RelPath, Timestamp, unescape};
 
@@ -48,6 +47,19 @@ struct Substituted {
     mtime: Timestamp,
     production_bytes: u64,
     production_digest: [u8; 32],
+}
+
+/// What a sync left undone in the root at `path`: as long as there is anything, the standby has everything of
+/// production's and may still not do what production does. The next sync tries again, also when nothing changed.
+///
+/// # Errors
+/// [`PrepareError::Root`], and [`PrepareError::Journal`] when what was written down cannot be read.
+pub fn left(path: &Path) -> Result<BTreeSet<FollowUp>, PrepareError> {
+    let root = Root::open(path).map_err(|error| PrepareError::Root {
+        path: crate::tree::escape(path.as_os_str().as_encoded_bytes()),
+        reason: io::Error::from(error).to_string(),
+    })?;
+    follow::read(&Inside::new(Arc::new(root))).map_err(|error| PrepareError::Journal(error.to_string()))
 }
 
 impl Standby {
@@ -79,37 +91,7 @@ impl Standby {
     /// The rules that it holds to, whoever sends: the catalogue of its kind, and what the preparation changed.
     #[must_use]
     pub fn rules(&self) -> Vec<Rule> {
-        let kind = if self.inside.entry(&journal::path("etc/release")).ok().flatten().is_some()
-            && self.inside.entry(&journal::path("etc/path_to_inst")).ok().flatten().is_some()
-        {
-            "solaris"
-        } else {
-            "linux"
-        };
-        let catalogue = catalogues().iter().find(|(name, _)| *name == kind);
-        let mut rules = catalogue
-            .and_then(|(name, text)| Profile::parse(name, text, &|_| None).ok())
-            .map(|profile| profile.rules())
-            .unwrap_or_default();
-        let declared: Vec<Vec<u8>> = rules
-            .iter()
-            .filter(|rule| matches!(rule.treatment, Treatment::Substitute(_)))
-            .map(|rule| rule.pattern.clone())
-            .collect();
-        let file = format!("/{}/journal.json", journal::STATE_DIRECTORY);
-        let lines = self.journal.iter().flat_map(|journal| &journal.lines);
-        // What was held acts by now, and is like everything else.
-        let promoted = self.inside.entry(&journal::path(PROMOTED)).is_ok_and(|entry| entry.is_some());
-        if promoted {
-            rules.retain(|rule| rule.action != Action::Class(Class::G));
-        }
-        let lines = lines.filter(|line| !promoted || line.class != Class::G);
-        rules.extend(lines.filter_map(|line| {
-            let pattern = crate::rules::literal(&[b"/", line.path.as_bytes()].concat());
-            let origin = Origin { file: file.clone(), line: 0 };
-            (!declared.contains(&pattern)).then(|| Rule::new(Action::Class(Class::A), pattern, origin))
-        }));
-        rules
+        protected::rules(&self.inside, self.journal.as_ref(), protected::is_promoted(&self.inside))
     }
 
     /// The release of the kernel that runs on it; none if it does not run.
@@ -142,11 +124,18 @@ impl Standby {
         };
         let mut failed = Vec::new();
         for one in left.clone().into_iter().filter(|one| wanted(*one)) {
-            let commands = follow::commands(&self.inside, one, leaving, self.live);
-            match self.run(&commands, monitor) {
+            let boot = self.journal.as_ref().and_then(|journal| journal.boot.as_ref());
+            let commands = match one {
+                FollowUp::BootLoader => bootloader::commands(&self.inside, &self.path(), boot),
+                FollowUp::BootConfiguration => menu::settle(&self.inside)
+                    .map(|()| follow::commands(&self.inside, one, leaving, self.live)),
+                _ => Ok(follow::commands(&self.inside, one, leaving, self.live)),
+            };
+            match commands.and_then(|commands| self.run(&commands, monitor)) {
                 Ok(()) => drop(left.remove(&one)),
                 Err(why) => {
                     let place = if follow::is_for_boot(one) { "boot" } else { "etc" };
+                    let why = format!("{}: {why}; the next sync tries it again", one.words());
                     failed.push((journal::path(place), why));
                 }
             }
@@ -173,13 +162,14 @@ impl Standby {
         }
     }
 
+    fn path(&self) -> PathBuf {
+        let root = self.inside.root();
+        root.canonical_path().map_or_else(|_| root.path().to_owned(), |path| OsString::from_vec(path).into())
+    }
+
     /// What the root lies on, as far as that can be told: the tools find their devices by it.
     fn target(&self) -> Target {
-        let root = self.inside.root();
-        let path = root
-            .canonical_path()
-            .map_or_else(|_| root.path().to_owned(), |path| std::ffi::OsString::from_vec(path).into());
-        Target::detect(&path, &[]).unwrap_or_else(|_| Target {
+        Target::detect(&self.path(), &[]).unwrap_or_else(|_| Target {
             architecture: rustix::system::uname().machine().to_string_lossy().into_owned(),
             ..Target::default()
         })
@@ -194,7 +184,7 @@ impl Standby {
         for name in &names {
             let Some(kernel) = follow::kernel_of(&boot.join(name)) else { continue };
             let image = format!("vmlinuz-{kernel}");
-            if name.starts_with(b"initrd.img-") && !names.iter().any(|name| *name == image.as_bytes()) {
+            if follow::is_initramfs(name) && !names.iter().any(|name| *name == image.as_bytes()) {
                 rustix::fs::unlinkat(&directory, &name[..], rustix::fs::AtFlags::empty())?;
                 gone = true;
             }
@@ -205,19 +195,22 @@ impl Standby {
         Ok(())
     }
 
-    /// The names that it goes by.
-    fn names(&self) -> Vec<String> {
-        let text = self.inside.read(&journal::path("etc/hostname")).ok().flatten().unwrap_or_default();
-        let name = String::from_utf8_lossy(&text).trim().to_owned();
-        let prepared = self.journal.as_ref().map(|journal| journal.hostname.clone()).unwrap_or_default();
-        let mut names = Vec::new();
-        for name in [name, prepared] {
-            let short = name.split('.').next().unwrap_or_default().to_owned();
-            names.extend([name, short].into_iter().filter(|name| !name.is_empty()));
-        }
-        names.sort();
-        names.dedup();
-        names
+    /// The names that it goes by, and production's.
+    fn names(&self) -> Names {
+        let read = |path| self.inside.read(&journal::path(path)).ok().flatten().unwrap_or_default();
+        let name = |path| String::from_utf8_lossy(&read(path)).trim().to_owned();
+        let (linux, solaris) = (name("etc/hostname"), name("etc/nodename"));
+        let prepared = self.journal.as_ref().map_or("", |journal| &journal.hostname);
+        let source = self.journal.as_ref().map_or("", |journal| &journal.source_hostname);
+        let names = Names::new(&[&linux, &solaris, prepared], &[source]);
+        let etc = journal::path("etc");
+        self.inside.list(&etc).unwrap_or_default().iter().fold(names, |names, file| {
+            let text = String::from_utf8_lossy(file);
+            let interface = text.strip_prefix("hostname.").or_else(|| text.strip_prefix("hostname6."));
+            let Some(interface) = interface else { return names };
+            let content = self.inside.read(&etc.join(file)).ok().flatten().unwrap_or_default();
+            names.with_interface(interface, &content)
+        })
     }
 
     /// Makes the file at `path` from `production`'s.
@@ -231,7 +224,15 @@ impl Standby {
         production: &[u8],
     ) -> Result<Vec<u8>, String> {
         let own = self.inside.read(path).map_err(|error| error.to_string())?;
-        let own = own.ok_or("the standby has no such file, so nothing in it is known to be its own")?;
+        let own = match own {
+            Some(own) => own,
+            None if may_be_new(kind) => Vec::new(),
+            None => {
+                return Err(
+                    "the standby has no such file, so nothing in it is known to be its own".to_owned()
+                );
+            }
+        };
         substitute(kind, production, &own, &self.names())
     }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::{from_toml, line_of};
+use super::keys::Table;
 use super::{CommitMode, ProfileError, Transport};
 use crate::rules::{Class, FollowUp, Origin, Substitution};
 
@@ -31,7 +32,7 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) schedule: ScheduleTable,
     #[serde(default)]
-    pub(super) gate: Vec<GateTable>,
+    pub(super) gate: Vec<Spanned<Table>>,
     #[serde(default)]
     pub(super) row: Vec<RowTable>,
 }
@@ -83,16 +84,6 @@ pub(super) struct CommitTable {
 pub(super) struct ScheduleTable {
     pub(super) calendar: Option<Spanned<String>>,
     pub(super) rpo: Option<Spanned<String>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct GateTable {
-    pub(super) kind: Spanned<String>,
-    pub(super) name: String,
-    pub(super) manager: Option<String>,
-    pub(super) command: Option<Vec<String>>,
-    pub(super) timeout: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

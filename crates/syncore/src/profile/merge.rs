@@ -13,7 +13,7 @@ use super::document::{CommitTable, DeleteTable, Document, SetName, Text};
 use super::error::closest;
 use super::shipped;
 use super::times::{check_calendar, parse_duration};
-use super::{Gate, NotBuiltYet, Profile, ProfileError, Resolver, Row};
+use super::{NotBuiltYet, Profile, ProfileError, Resolver, Row, gate_keys};
 use crate::rules::{Action, Class, Origin, Rule, Treatment};
 use crate::tree::RelPath;
 
@@ -31,7 +31,6 @@ pub(super) struct Merge<'a> {
 struct Places {
     max_entries: Option<Origin>,
     max_percent: Option<Origin>,
-    gates: Vec<Origin>,
 }
 
 impl<'a> Merge<'a> {
@@ -137,20 +136,18 @@ impl<'a> Merge<'a> {
             let reason = |reason| text.bad("schedule.rpo", &rpo, reason);
             profile.schedule.rpo = Some(parse_duration(rpo.get_ref()).map_err(reason)?);
         }
-        for gate in document.gate {
-            let timeout = gate.timeout.map(|timeout| {
-                parse_duration(timeout.get_ref()).map_err(|reason| text.bad("gate.timeout", &timeout, reason))
-            });
-            let origin = text.origin(&gate.kind);
-            self.not_built.gates.push(origin.clone());
-            profile.gates.push(Gate {
-                kind: gate.kind.into_inner(),
-                name: gate.name,
-                manager: gate.manager,
-                command: gate.command,
-                timeout: timeout.transpose()?,
-                origin,
-            });
+        for table in document.gate {
+            let gate = gate_keys::read(table, text)?;
+            if let Some(other) = profile.gates.iter().find(|other| other.name == gate.name) {
+                return Err(ProfileError::BadValue {
+                    file: gate.origin.file,
+                    line: gate.origin.line,
+                    key: "gate.name",
+                    value: gate.name,
+                    reason: format!("the gate at {} has this name", other.origin),
+                });
+            }
+            profile.gates.push(gate);
         }
         for row in document.row {
             let treatment = match (row.set, row.substitution, &row.then[..]) {
@@ -222,12 +219,10 @@ impl<'a> Merge<'a> {
 
     /// The whole.
     pub(super) fn finish(self) -> Profile {
-        let Places { max_entries, max_percent, gates } = self.not_built;
+        let Places { max_entries, max_percent } = self.not_built;
         let single = [("delete.max-entries", max_entries), ("delete.max-percent", max_percent)];
         let single = single.into_iter().filter_map(|(key, origin)| Some((key, origin?)));
-        let gates = gates.into_iter().map(|origin| ("gate", origin));
         let not_built = single
-            .chain(gates)
             .map(|(key, origin)| NotBuiltYet { key: key.into(), file: origin.file, line: origin.line })
             .collect();
         Profile { not_built, ..self.profile }
@@ -240,7 +235,11 @@ fn replace<T>(slot: &mut T, value: Option<T>) {
     }
 }
 
-fn absolute(key: &'static str, path: &Spanned<String>, text: Text<'_>) -> Result<PathBuf, ProfileError> {
+pub(super) fn absolute(
+    key: &'static str,
+    path: &Spanned<String>,
+    text: Text<'_>,
+) -> Result<PathBuf, ProfileError> {
     if !path.get_ref().starts_with('/') {
         return Err(text.bad(key, path, "it is not an absolute path"));
     }

@@ -9,6 +9,9 @@
 
 mod document;
 mod error;
+mod gate;
+mod gate_keys;
+mod keys;
 mod merge;
 mod shipped;
 mod times;
@@ -28,6 +31,7 @@ use crate::rules::{Action, Class, Origin, Rule, RuleSet, Scope, Treatment};
 use crate::tree::RelPath;
 use document::{StandbyDocument, Text};
 pub use error::ProfileError;
+pub use gate::{Check, Gate, Hours, Manager, Method, Mounted, Peer, Postgresql, Replication, VolumeGroup};
 pub use shipped::{catalogues, shipped};
 
 /// Gives the text of the profile or catalogue of a name that the host itself keeps; none where it keeps none.
@@ -140,23 +144,6 @@ pub struct Schedule {
     pub calendar: Option<String>,
     /// How old the last good generation may become.
     pub rpo: Option<Duration>,
-}
-
-/// What must hold before a run: `[[gate]]`. Not built yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gate {
-    /// What is checked.
-    pub kind: String,
-    /// Which one of them.
-    pub name: String,
-    /// The volume manager of a volume group.
-    pub manager: Option<String>,
-    /// The arguments of a command, without a shell.
-    pub command: Option<Vec<String>>,
-    /// How long it may take.
-    pub timeout: Option<Duration>,
-    /// Where it stands.
-    pub origin: Origin,
 }
 
 /// A row of a catalogue: `[[row]]`.

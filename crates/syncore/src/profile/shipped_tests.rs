@@ -72,7 +72,7 @@ fn the_daily_leaves_the_identity_of_the_standby_alone() {
         ("/etc/machine-id", Class::A),
         ("/etc/ssh/ssh_host_rsa_key", Class::A),
         ("/etc/ssh/ssh_host_ed25519_key.pub", Class::A),
-        ("/etc/ssh/sshd_config.d/10-listen.conf", Class::B),
+        ("/etc/ssh/sshd_config.d/10-listen.conf", Class::A),
         ("/etc/network/interfaces", Class::A),
         ("/etc/network/interfaces.d/eth0", Class::A),
         ("/etc/netplan/01-netcfg.yaml", Class::A),
@@ -81,7 +81,7 @@ fn the_daily_leaves_the_identity_of_the_standby_alone() {
         ("/boot/grub/grub.cfg", Class::A),
         ("/boot/initrd.img-6.1.0-1-amd64", Class::A),
         ("/etc/systemd/system/app.service", Class::G),
-        ("/etc/pki/tls/private/host.key", Class::B),
+        ("/etc/pki/tls/private/host.key", Class::A),
         ("/etc/cron.d/backup", Class::G),
         ("/var/spool/cron/crontabs/root", Class::G),
         ("/etc/clonetool/standby.toml", Class::A),
@@ -107,6 +107,9 @@ fn what_needs_more_than_a_copy_says_what() {
     for (path, treatment) in [
         ("/etc/fstab", Treatment::Substitute(Substitution::Fstab)),
         ("/etc/hosts", Treatment::Substitute(Substitution::Hosts)),
+        ("/etc/crypttab", Treatment::Substitute(Substitution::Crypttab)),
+        ("/etc/default/grub.d/50-cloud.cfg", Treatment::Substitute(Substitution::Grub)),
+        ("/etc/kernel/cmdline", Treatment::Substitute(Substitution::Cmdline)),
         ("/boot/vmlinuz-6.1.0-1-amd64", boot()),
         ("/usr/lib/modules/6.1.0-1-amd64/modules.dep", boot()),
         ("/etc/ld.so.conf.d/local.conf", Treatment::Then(vec![FollowUp::Ldconfig])),
@@ -115,6 +118,16 @@ fn what_needs_more_than_a_copy_says_what() {
             assert_eq!((decision.scope, decision.protected), (Scope::In, false), "{path}");
             assert_eq!(decision.row.unwrap().treatment, treatment, "{path}");
         });
+    }
+}
+
+#[test]
+fn a_catalogue_never_says_b_without_saying_how() {
+    for (name, text) in catalogues() {
+        for row in Profile::parse(name, text, &|_| None).unwrap().rows {
+            let how = matches!(row.treatment, Treatment::Substitute(_));
+            assert_eq!(row.class == Class::B, how, "{name}: {}", row.path);
+        }
     }
 }
 
@@ -200,6 +213,9 @@ fn the_solaris_daily_has_the_lists_of_its_model_without_their_mistakes() {
         "/etc/rc2.d/S99app",
         "/etc/lp/printers/x/",
         "/etc/inet/services",
+        "/etc/inet/hosts",
+        "/etc/vfstab",
+        "/etc/system",
         "/etc/opt/app.conf",
         "/etc/ssh/ssh_config",
         "/etc/profile",
@@ -210,9 +226,6 @@ fn the_solaris_daily_has_the_lists_of_its_model_without_their_mistakes() {
         assert_eq!(scope(&set, path), Scope::In, "{path}");
     }
     for path in [
-        "/etc/vfstab",
-        "/etc/system",
-        "/etc/inet/hosts",
         "/etc/net/ticlts/hosts",
         "/etc/ssh/ssh_host_rsa_key",
         "/usr/local/etc/ssh_host_key",
@@ -266,6 +279,19 @@ fn the_full_profile_shows_every_key_with_its_default() {
         .collect();
     let with = Profile::parse("full.toml", &with, &|_| None).unwrap();
     let keys: Vec<String> = with.not_built_yet().into_iter().map(|not_built| not_built.key).collect();
-    assert_eq!(keys, ["delete.max-entries", "delete.max-percent", "commit.keep-generations", "gate", "gate"]);
-    assert_eq!(with.gates[1].timeout, Some(Duration::from_secs(30)));
+    assert_eq!(keys, ["delete.max-entries", "delete.max-percent", "commit.keep-generations"]);
+    // Every kind of gate is there, and what is written as a default is one.
+    let kinds: std::collections::BTreeSet<&str> = full.gates.iter().map(|gate| gate.check.kind()).collect();
+    assert_eq!(kinds.len(), 12, "{kinds:?}");
+    let bare = "[[gate]]\nkind = \"peer\"\nname = \"a\"\n[[gate]]\nkind = \"space\"\nname = \"b\"\n\
+                [[gate]]\nkind = \"inodes\"\nname = \"c\"\n";
+    for bare in Profile::parse("bare.toml", bare, &|_| None).unwrap().gates {
+        let shown = full.gates.iter().find(|gate| gate.check.kind() == bare.check.kind()).unwrap();
+        assert_eq!(shown.timeout, bare.timeout);
+        let mut check = shown.check.clone();
+        if let Check::Peer(peer) = &mut check {
+            (peer.host, peer.port) = (None, None);
+        }
+        assert_eq!(check, bare.check);
+    }
 }

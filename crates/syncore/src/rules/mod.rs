@@ -114,6 +114,16 @@ pub enum Substitution {
     Fstab,
     /// hosts(5): the lines that name the standby are its own, all others production's.
     Hosts,
+    /// A kernel's command line: the words that name devices are the standby's, all others production's.
+    Cmdline,
+    /// GRUB's defaults: the same of each command line in them, and the settings that name devices are the standby's.
+    Grub,
+    /// crypttab(5): what the standby opens by itself is its own, what production opens besides is `noauto`.
+    Crypttab,
+    /// vfstab(4): the lines of the system are the standby's, those of data are production's and not mounted at boot.
+    Vfstab,
+    /// system(4): what tells the kernel of a root on a volume is the standby's, all else production's.
+    System,
 }
 
 /// What follows on the standby when something of [`Class::C`] changed there.
@@ -122,6 +132,8 @@ pub enum Substitution {
 pub enum FollowUp {
     /// Module dependencies and the initramfs of every kernel.
     Initramfs,
+    /// The boot loader itself, on the disks that the firmware boots from.
+    BootLoader,
     /// What the boot loader reads.
     BootConfiguration,
     /// The cache of the dynamic linker.
@@ -130,6 +142,21 @@ pub enum FollowUp {
     DaemonReload,
     /// Kernel parameters are set again.
     Sysctl,
+}
+
+impl FollowUp {
+    /// What is done, in words for a person.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Initramfs => "make the initramfs of each kernel",
+            Self::BootLoader => "put the boot loader on the boot disks",
+            Self::BootConfiguration => "make the boot menu",
+            Self::Ldconfig => "make the cache of the dynamic linker",
+            Self::DaemonReload => "have systemd read its units",
+            Self::Sysctl => "set the kernel's parameters",
+        }
+    }
 }
 
 /// What a catalogue says of a path besides its class.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::pattern::Pattern;
 use super::trie::{Place, Trie};
-use super::{Action, Class, Decision, Rule, RuleError, Scope, Treatment};
+use super::{Action, Class, Decision, Rule, RuleError, Scope, Substitution, Treatment};
 use crate::tree::{RelPath, escape};
 
 /// More rules than this are refused: each wildcard costs memory, and a peer may have sent them.
@@ -126,6 +126,15 @@ impl RuleSet {
             (standing, places) = self.advance(&places, standing, name, is_directory || is_ancestor);
         }
         self.conclude(standing, &places, is_directory || path.is_root())
+    }
+
+    /// How the file at `path` is made from production's and the standby's own, if it is.
+    #[must_use]
+    pub fn substitution(&self, path: &RelPath) -> Option<Substitution> {
+        match self.decide(path, false).row.map(|row| &row.treatment) {
+            Some(Treatment::Substitute(substitution)) => Some(*substitution),
+            _ => None,
+        }
     }
 
     /// The cursor of the root directory, and the decision about the root itself.

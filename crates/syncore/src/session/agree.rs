@@ -16,9 +16,6 @@ use crate::session::{Job, SessionError};
 use crate::tree::{NameKey, RelPath};
 use crate::wire::{Facts, Start};
 
-/// Where the standby's own protections are, below its root.
-pub(crate) const STANDBY_FILE: &str = "etc/clonetool/standby.toml";
-
 /// Where a root keeps what clonetool did to it.
 const OWN_STATE: &str = "/var/lib/clonetool";
 

@@ -155,6 +155,7 @@ impl<'a> Describer<'a> {
                     match (named.entry.kind, named.below.is_some()) {
                         (Kind::Directory, true) => pending.push(path.clone()),
                         (Kind::Directory, false) => stays.push(path.clone()),
+                        _ if self.view.rules.substitution(&path).is_some() => stays.push(path.clone()),
                         _ => {}
                     }
                     let movable = named.entry.kind == Kind::File && named.inode.links == 1;

@@ -289,6 +289,8 @@ impl Differ<'_> {
                 None if !self.delete || !listed.in_scope || listed.name.is_empty() => {}
                 None if listed.entered => found.questions.push(Pending::Deletion(child)),
                 None if listed.entry.kind == Kind::Directory => {}
+                // It has what is the standby's own; production never had that.
+                None if self.view.rules.substitution(&child).is_some() => {}
                 None => {
                     let movable = listed.entry.kind == Kind::File && listed.links == 1;
                     let content = movable.then_some((listed.entry.size_bytes, listed.entry.mtime));
@@ -313,6 +315,14 @@ impl Differ<'_> {
                 found.not_entered(path);
             }
             return;
+        }
+        if !same_kind && self.view.rules.substitution(path).is_some() {
+            let (here, there) = (entry.kind.word(), listed.entry.kind.word());
+            let reason = format!(
+                "it is a {here} on the source and a {there} on the standby, which keeps what is its own in it; make it \
+                 the same kind on both"
+            );
+            return found.problem(path, Operation::Protect, reason);
         }
         if !same_kind {
             if listed.entry.kind == Kind::Directory {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::plan::{PlanId, Totals};
+use crate::plan::{Plan, PlanId, Totals};
 use crate::problem::Problem;
 use crate::profile::Whole;
 use crate::rules::Rule;
@@ -130,6 +130,18 @@ pub enum Approval {
     Run,
     /// Change nothing; the reason is for a person.
     Refuse(String),
+}
+
+/// Who started a run, and may still say no. A no changes nothing.
+pub trait Initiator {
+    /// Sees the finished plan, also of a dry run, before anything is changed.
+    fn approve(&mut self, plan: &Plan) -> Approval;
+
+    /// Is asked immediately before the first change, if there is one: for what may have turned while the plan was
+    /// made. Whoever commits later than a plan is approved calls this then.
+    fn before_commit(&mut self) -> Approval {
+        Approval::Run
+    }
 }
 
 /// Why a run ended early.

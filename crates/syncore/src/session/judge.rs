@@ -52,6 +52,16 @@ pub(crate) fn check_plan(view: &View, own: &RuleSet, plan: &Plan) -> Result<(), 
                 .into_iter()
                 .flatten()
                 .all(|other| in_scope(other, item.entry.kind, false));
+        // What is the standby's own in a file goes with the file.
+        let is_made = |path: &RelPath| own.substitution(path).is_some();
+        let goes =
+            matches!(item.change, Change::Delete(kind) | Change::Replace(kind) if kind != Kind::Directory);
+        if goes && is_made(&item.path) || item.moved_from.as_ref().is_some_and(is_made) {
+            return Err(WireError::Protocol(format!(
+                "the plan for {} takes away what is the standby's own in part",
+                item.path
+            )));
+        }
         if !allowed {
             return Err(WireError::Protocol(format!(
                 "the plan names {}, which is out of scope here",

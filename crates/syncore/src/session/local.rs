@@ -12,7 +12,7 @@ use crate::apply::{Copied, Directory, WriteError};
 use crate::monitor::Monitor;
 use crate::plan::{Change, Item};
 use crate::problem::Operation;
-use crate::rules::{RuleSet, Treatment};
+use crate::rules::RuleSet;
 use crate::scan::{READ_ATTEMPTS, Root, Stability, open_file};
 use crate::session::receive::Receiver;
 use crate::tree::RelPath;
@@ -37,8 +37,7 @@ pub(crate) fn is_copied(item: &Item, in_place: bool, apart: bool) -> bool {
 
 /// Whether a file goes through the sender all the same: it is one of a set, or something is made from it.
 pub(crate) fn is_apart(rules: &RuleSet, item: &Item) -> bool {
-    let row = rules.decide(&item.path, false).row;
-    row.is_some_and(|row| matches!(row.treatment, Treatment::AuthSet | Treatment::Substitute(_)))
+    rules.decide(&item.path, false).auth_set || rules.substitution(&item.path).is_some()
 }
 
 impl LocalSource<'_> {

@@ -14,6 +14,7 @@ mod auth;
 mod basis;
 mod describe;
 mod differ;
+mod examine;
 mod job;
 mod judge;
 mod large;
@@ -31,6 +32,7 @@ mod sender;
 mod stable;
 mod standby;
 
+use crate::gate::Host;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::Plan;
 use crate::scan::Root;
@@ -39,7 +41,8 @@ use crate::wire::{
 };
 
 pub(crate) use agree::{open_root, reaches};
-pub use job::{AgentLimits, Approval, Job, Location, Options, Report, SessionError};
+pub use examine::surroundings;
+pub use job::{AgentLimits, Approval, Initiator, Job, Location, Options, Report, SessionError};
 pub(crate) use receiver::lock_root;
 pub use restore::{generations, recover, resume, roll_back};
 
@@ -74,18 +77,32 @@ pub fn run(
     approve: &mut dyn FnMut(&Plan) -> Approval,
     monitor: &dyn Monitor,
 ) -> Result<Report, SessionError> {
+    run_under(job, &mut Approving(approve), monitor)
+}
+
+/// As [`run`], for who wants to be asked more than once: `initiator` sees the finished plan, and is asked again
+/// immediately before the first change.
+///
+/// # Errors
+/// As of [`run`].
+pub fn run_under(
+    job: &Job,
+    initiator: &mut dyn Initiator,
+    monitor: &dyn Monitor,
+) -> Result<Report, SessionError> {
     monitor.phase(Phase::Connect);
     match (&job.source, &job.destination) {
         (Location::Remote(..), Location::Remote(..)) => Err(SessionError::BothRemote),
         (Location::Local(source), Location::Local(destination)) => {
-            run_local(job, source, destination, approve, monitor)
+            run_local(job, source, destination, initiator, monitor)
         }
         (Location::Local(source), Location::Remote(remote, path)) => {
             let sender = sender::Sender::open(source)?;
             run_remote(job, remote, path, Part::Receiver, monitor, |connection, peer| {
                 let start = agree::decide(job, sender.facts(), peer, true)?;
                 connection.outgoing.send(CONTROL, Message::Start(start.clone()))?;
-                let report = sender.run(connection, start, Some((job.options.dry_run, approve)), monitor)?;
+                let report =
+                    sender.run(connection, start, Some((job.options.dry_run, initiator)), monitor)?;
                 Ok(Report { standby: peer.standby, ..report })
             })
         }
@@ -94,7 +111,7 @@ pub fn run(
             run_remote(job, remote, path, Part::Sender, monitor, |connection, peer| {
                 let start = agree::decide(job, peer, receiver.facts(), true)?;
                 connection.outgoing.send(CONTROL, Message::Start(start.clone()))?;
-                let say = Some((job.options.dry_run, approve));
+                let say = Some((job.options.dry_run, initiator));
                 let report = receiver.run(connection, &start, None, say, monitor)?;
                 Ok(Report { standby: receiver.facts().standby, ..report })
             })
@@ -102,8 +119,17 @@ pub fn run(
     }
 }
 
-/// An initiator's say: whether it is a dry run, and what decides otherwise.
-pub(crate) type Say<'a> = Option<(bool, &'a mut dyn FnMut(&Plan) -> Approval)>;
+/// An initiator that has only the plan to decide on.
+struct Approving<'a>(&'a mut dyn FnMut(&Plan) -> Approval);
+
+impl Initiator for Approving<'_> {
+    fn approve(&mut self, plan: &Plan) -> Approval {
+        (self.0)(plan)
+    }
+}
+
+/// An initiator's say: whether it is a dry run, and who decides otherwise.
+pub(crate) type Say<'a> = Option<(bool, &'a mut dyn Initiator)>;
 
 /// Asks the initiator; true to carry the plan out, false to end here.
 ///
@@ -111,8 +137,13 @@ pub(crate) type Say<'a> = Option<(bool, &'a mut dyn FnMut(&Plan) -> Approval)>;
 /// [`SessionError::Refused`] when the answer is no.
 pub(crate) fn ask(say: &mut Say<'_>, plan: &Plan, monitor: &dyn Monitor) -> Result<bool, SessionError> {
     monitor.planned(plan.len() as u64, plan.totals().content_bytes);
-    let Some((dry_run, approve)) = say else { return Ok(true) };
-    match approve(plan) {
+    let Some((dry_run, initiator)) = say else { return Ok(true) };
+    let mut answer = initiator.approve(plan);
+    // Each path is committed as it arrives, so this is the last moment before the first change.
+    if answer == Approval::Run && !*dry_run && !plan.is_empty() {
+        answer = initiator.before_commit();
+    }
+    match answer {
         Approval::Refuse(reason) => Err(SessionError::Refused(reason)),
         Approval::Run => Ok(!*dry_run),
     }
@@ -122,7 +153,7 @@ fn run_local(
     job: &Job,
     source: &Path,
     destination: &Path,
-    approve: &mut dyn FnMut(&Plan) -> Approval,
+    initiator: &mut dyn Initiator,
     monitor: &dyn Monitor,
 ) -> Result<Report, SessionError> {
     let sender = sender::Sender::open(source)?;
@@ -143,7 +174,7 @@ fn run_local(
                 result
             })
         };
-        let result = sender.run(&mut here, start, Some((job.options.dry_run, approve)), monitor);
+        let result = sender.run(&mut here, start, Some((job.options.dry_run, initiator)), monitor);
         drop(here);
         match (result, receiving.join()) {
             // The receiver's own words are better than what the sender heard of them.
@@ -255,7 +286,10 @@ fn serve_on(
             let sender = sender::Sender::open(&path)?;
             check_confined(&sender.facts().root, limit.as_ref())?;
             connection.outgoing.send(CONTROL, Message::Opened(sender.facts().clone()))?;
-            let Some(start) = receive_start(connection, monitor)? else { return Ok(Report::default()) };
+            let examine = || Ok(examine::examine_root(&sender.root()));
+            let Some(start) = receive_start(connection, &examine, monitor)? else {
+                return Ok(Report::default());
+            };
             sender.run(connection, start, None, monitor)
         }
         Part::Receiver if limits.read_only && !open.dry_run => {
@@ -265,21 +299,30 @@ fn serve_on(
             let receiver = receiver::Receiving::open(&path, open.dry_run)?;
             check_confined(&receiver.facts().root, limit.as_ref())?;
             connection.outgoing.send(CONTROL, Message::Opened(receiver.facts().clone()))?;
-            let Some(start) = receive_start(connection, monitor)? else { return Ok(Report::default()) };
+            let examine = || receiver.examine();
+            let Some(start) = receive_start(connection, &examine, monitor)? else {
+                return Ok(Report::default());
+            };
             receiver.run(connection, &start, None, None, monitor)
         }
     }
 }
 
-/// Waits for the start; none when the initiator decided against it.
+/// Waits for the start, and tells meanwhile what gates want to know; none when the initiator decided against a run.
 fn receive_start(
     connection: &mut Connection,
+    examine: &dyn Fn() -> Result<Host, SessionError>,
     monitor: &dyn Monitor,
 ) -> Result<Option<crate::wire::Start>, SessionError> {
-    match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
-        Message::Start(start) => Ok(Some(start)),
-        Message::Failed(..) => Ok(None),
-        other => Err(unexpected(other)),
+    loop {
+        match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
+            Message::Start(start) => return Ok(Some(start)),
+            Message::Failed(..) => return Ok(None),
+            Message::Examine => {
+                connection.outgoing.send(CONTROL, Message::Examined(Box::new(examine()?)))?;
+            }
+            other => return Err(unexpected(other)),
+        }
     }
 }
 

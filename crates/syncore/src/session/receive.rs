@@ -172,7 +172,7 @@ impl<'a> Receiver<'a> {
             self.content(outgoing, lanes)?;
         }
         self.committer.flush();
-        self.plan.items().filter(|item| item.link_to.is_some()).for_each(|item| self.committer.link(&item));
+        self.plan.items().filter(|item| item.link_to.is_some()).for_each(|item| self.link(&item));
         self.commit()?;
         self.remember();
         // What the next boot needs is made before anything goes that the last one needed.

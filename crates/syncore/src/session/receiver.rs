@@ -6,16 +6,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags, StatVfsMountFlags, openat};
+use rustix::fs::{Mode, StatVfsMountFlags};
 
 use crate::apply::{Committer, Directories, Ledger, NamesOf, Problems};
+use crate::gate::Host;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Line, Listed, Plan};
-use crate::prepare::Standby;
-use crate::profile::parse_standby_file;
-use crate::rules::{Action, Origin, Rule, RuleSet, Treatment};
+use crate::prepare::{Standby, own_rules};
+use crate::rules::{Rule, RuleSet, Treatment};
 use crate::scan::{Root, Snapshot, View};
 use crate::session::describe::Describer;
+use crate::session::examine::{examine_here, examine_root};
 use crate::session::judge::check_plan;
 use crate::session::local::LocalSource;
 use crate::session::receive::Receiver;
@@ -23,10 +24,7 @@ use crate::session::send::send_problems;
 use crate::session::sender::{note_all, scan_root, sorted};
 use crate::session::{Report, Say, SessionError, agree, ask, restore, unexpected};
 use crate::tree::{Entry, Kind, NameKey, RelPath};
-use crate::wire::{Answer, CONTROL, Connection, Facts, Message, Question, Start, WireError};
-
-/// Largest file of own protections, in bytes.
-const STANDBY_FILE_LIMIT_BYTES: i64 = 1 << 20;
+use crate::wire::{Answer, CONTROL, Connection, Facts, Message, Part, Question, Start, WireError};
 
 /// A standby root, open, locked and looked at.
 pub(crate) struct Receiving {
@@ -69,7 +67,7 @@ impl Receiving {
             SessionError::Refused(format!("the journal of the standby's preparation cannot be read: {error}"))
         })?;
         let mut own = standby.as_ref().map(Standby::rules).unwrap_or_default();
-        own.extend(own_rules(&root)?);
+        own.extend(own_rules(&root).map_err(SessionError::Refused)?);
         if standby.is_none() {
             agree::keep_apart(&mut own);
         }
@@ -82,6 +80,14 @@ impl Receiving {
 
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// What gates want to know of this end.
+    pub(crate) fn examine(&self) -> Result<Host, SessionError> {
+        match &self.root {
+            Some(root) => Ok(examine_root(root)),
+            None => examine_here(&self.path, Part::Receiver),
+        }
     }
 
     /// The root and its lock, made where nothing was there; none for a dry run that would make it.
@@ -296,40 +302,6 @@ fn answer_of_missing(question: &Question, names: NameKey) -> Answer {
         }
         _ => Answer::Gone,
     }
-}
-
-/// The standby's own protections. The file counts only when nobody but root, or the account that runs, can write it.
-fn own_rules(root: &Root) -> Result<Vec<Rule>, SessionError> {
-    let refuse = |reason: &dyn std::fmt::Display| {
-        SessionError::Refused(format!("the standby's own /{} cannot be used: {reason}", agree::STANDBY_FILE))
-    };
-    let path = RelPath::new(agree::STANDBY_FILE).map_err(|e| refuse(&e))?;
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let parent = path.parent().unwrap_or_default();
-    let opened = root
-        .hold_directory(&parent)
-        .and_then(|directory| openat(directory, path.name().unwrap_or_default(), flags, Mode::empty()));
-    let fd = match opened {
-        Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
-        other => other.map_err(|e| refuse(&std::io::Error::from(e)))?,
-    };
-    let stat = rustix::fs::fstat(&fd).map_err(|e| refuse(&std::io::Error::from(e)))?;
-    let trusted = stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw();
-    if !trusted || stat.st_mode & 0o022 != 0 {
-        return Err(refuse(&"others than root may write it"));
-    }
-    let mut text = String::new();
-    if stat.st_size > STANDBY_FILE_LIMIT_BYTES {
-        return Err(refuse(&"it is longer than 1 MiB"));
-    }
-    let mut reader = std::fs::File::from(fd);
-    std::io::Read::read_to_string(&mut reader, &mut text).map_err(|e| refuse(&e))?;
-    let file = format!("/{}", agree::STANDBY_FILE);
-    let mut rules = parse_standby_file(&file, &text).map_err(|e| refuse(&e))?;
-    // What protects the standby protects itself, or the first sync would be the last that is bound by it.
-    let origin = Origin { file: file.clone(), line: 0 };
-    rules.push(Rule::new(Action::Protect, file, origin));
-    Ok(rules)
 }
 
 /// Takes the exclusive lock of a standby root (flock(2) on the directory itself, so nothing is created); it is held as

@@ -10,7 +10,7 @@ use crate::apply::{FileWriter, WriteError};
 use crate::plan::{Change, Item};
 use crate::prepare::{self, Standby, follow_ups};
 use crate::problem::Operation;
-use crate::rules::{FollowUp, RuleSet, Substitution, Treatment};
+use crate::rules::{FollowUp, Substitution};
 use crate::session::SessionError;
 use crate::session::receive::Receiver;
 use crate::tree::RelPath;
@@ -25,11 +25,17 @@ impl<'a> Receiver<'a> {
     /// How the file at `path` is made from production's, if it is not production's as it is.
     pub(super) fn substitution(&self, path: &RelPath) -> Option<(&'a Standby, Substitution)> {
         let (standby, own) = self.standby?;
-        let declared = |rules: &RuleSet| match rules.decide(path, false).row.map(|row| &row.treatment) {
-            Some(Treatment::Substitute(substitution)) => Some(*substitution),
-            _ => None,
-        };
-        Some((standby, declared(own).or_else(|| declared(&self.view.rules))?))
+        Some((standby, own.substitution(path).or_else(|| self.view.rules.substitution(path))?))
+    }
+
+    /// Makes a name of another, unless one of the two is a file that is made here.
+    pub(super) fn link(&self, item: &Item) {
+        let is_made = |path: &RelPath| self.substitution(path).is_some();
+        if is_made(&item.path) || item.link_to.as_ref().is_some_and(is_made) {
+            let reason = "it is the standby's own in part and has another name on production: make it a file of one name";
+            return self.committer.fail(&item.path, Operation::Protect, reason);
+        }
+        self.committer.link(item);
     }
 
     /// Puts a complete file in its place; what is made from it, where that is declared.

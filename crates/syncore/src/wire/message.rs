@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::WireError;
 use crate::delta::{BlockSums, Region, RegionSums};
+use crate::gate::Host;
 use crate::plan::{Line, Listed, PlanId};
 use crate::problem::Problem;
 use crate::profile::Whole;
@@ -230,6 +231,10 @@ pub enum Message {
     },
     /// Still here.
     Alive,
+    /// Initiator to agent, in place of [`Message::Start`]: what gates want to know of you, please.
+    Examine,
+    /// Agent to initiator: the answer to [`Message::Examine`].
+    Examined(Box<Host>),
 }
 
 /// What kind of failure a peer reports.
@@ -276,6 +281,7 @@ impl Message {
             Self::Start(start) => {
                 start.boundaries.barriers.iter().chain(&start.boundaries.also).try_for_each(path)
             }
+            Self::Examined(host) => host.filesystems.iter().try_for_each(|one| path(&one.path)),
             Self::Problems(problems) => problems.iter().try_for_each(|problem| path(&problem.path)),
             Self::Basis(_, sums, _) => sums.check().map_err(|e| WireError::Protocol(e.to_string())),
             _ => Ok(()),

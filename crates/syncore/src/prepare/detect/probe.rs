@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::PrepareError;
-use super::super::process::{self, Program};
+use crate::process::{self, Program};
 use crate::tree::escape;
 
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -6,9 +6,10 @@
 //! place for a boot loader, no boot loader at all: that is a failure, because such a host does not boot.
 
 use super::super::draft::Draft;
-use super::super::report::{Finding, Step};
-use super::super::target::Table;
-use super::super::{Bootloader, Family, PrepareError, Task};
+use super::super::inside::Inside;
+use super::super::report::{Finding, Step, Weight};
+use super::super::target::{Table, Target};
+use super::super::{Bootloader, Command, Family, Kind as SystemKind, PrepareError, System, Task};
 use super::devices::esp_of;
 use super::initramfs;
 use crate::rules::Class;
@@ -46,7 +47,7 @@ pub(super) fn plan(
     }
     initramfs::plan(family, &kernels, draft, &mut installed)?;
     if task.options.bootloader == Bootloader::Auto {
-        loader(task, family, draft, &mut installed)?;
+        loader(task.target, family, draft, &mut installed)?;
     } else {
         draft.find(Finding::note(
             "no boot loader was asked for: a hypervisor or the network has to start the kernel",
@@ -79,14 +80,32 @@ fn platforms(architecture: &str) -> (Option<&'static str>, Option<(&'static str,
     }
 }
 
+/// The commands that put the boot loader of a root that was prepared on its disks once more, in the same form; or why
+/// there is none that can be.
+pub(in crate::prepare) fn loader_commands(inside: &Inside, target: &Target) -> Result<Vec<Command>, String> {
+    let mut draft = Draft::new(inside);
+    let planned = System::detect(&draft, None).and_then(|system| match system.kind {
+        SystemKind::Linux(family) => loader(target, family, &mut draft, &mut Installed::default()),
+        SystemKind::Solaris(_) => Ok(()),
+    });
+    planned.map_err(|error| error.to_string())?;
+    if let Some(failure) = draft.findings.iter().find(|finding| finding.weight == Weight::Failure) {
+        return Err(failure.message.clone());
+    }
+    let mut commands = std::mem::take(&mut draft.commands);
+    commands.retain(|command| matches!(command.step, Step::Bootloader | Step::FallbackPath));
+    commands.sort_by_key(|command| command.step);
+    Ok(commands)
+}
+
 fn loader(
-    task: &Task<'_>,
+    target: &Target,
     family: Family,
     draft: &mut Draft<'_>,
     installed: &mut Installed,
 ) -> Result<(), PrepareError> {
-    let esp = esp_of(task.target);
-    let (bios, efi) = platforms(&task.target.architecture);
+    let esp = esp_of(target);
+    let (bios, efi) = platforms(&target.architecture);
     let mut obstacles: Vec<String> = Vec::new();
     let mut planned = false;
     if let Some(esp) = esp
@@ -114,7 +133,7 @@ fn loader(
     let mut grub_planned = false;
     match (bios, install) {
         (Some(platform), Some(install)) if modules(draft, platform)? => {
-            for disk in &task.target.disks {
+            for disk in &target.disks {
                 let name = disk.device.display().to_string();
                 match disk.table {
                     Some(Table::Gpt { bios_boot: true }) => {}
@@ -134,12 +153,12 @@ fn loader(
                         continue;
                     }
                 }
-                let target = format!("--target={platform}");
-                draft.command(Step::Bootloader, &[install, &target, &name], "GRUB for BIOS");
+                let platform = format!("--target={platform}");
+                draft.command(Step::Bootloader, &[install, &platform, &name], "GRUB for BIOS");
                 installed.disks.push(disk.device.clone());
                 grub_planned = true;
             }
-            if task.target.disks.is_empty() {
+            if target.disks.is_empty() {
                 obstacles.push("there is no disk to install it on: name one with --boot-disk".to_owned());
             }
         }
@@ -156,10 +175,11 @@ fn loader(
                 install.filter(|_| matches!(family, Family::Debian | Family::Arch | Family::Suse))
                 && modules(draft, platform)?
             {
-                let (target, directory) = (format!("--target={platform}"), format!("--efi-directory={esp}"));
-                let own = [install, &target, &directory, "--no-nvram"];
+                let (platform, directory) =
+                    (format!("--target={platform}"), format!("--efi-directory={esp}"));
+                let own = [install, &platform, &directory, "--no-nvram"];
                 draft.command(Step::Bootloader, &own, "GRUB for UEFI");
-                let fallback = [install, &target, &directory, "--no-nvram", "--removable"];
+                let fallback = [install, &platform, &directory, "--no-nvram", "--removable"];
                 draft.command(Step::FallbackPath, &fallback, "where firmware looks without being told");
                 installed.files.push(format!("{esp}/EFI/BOOT/{name}"));
                 grub_planned = true;
@@ -180,7 +200,7 @@ fn loader(
         }
     } else {
         let why = if obstacles.is_empty() {
-            format!("none is known for {}", task.target.architecture)
+            format!("none is known for {}", target.architecture)
         } else {
             obstacles.join("; ")
         };

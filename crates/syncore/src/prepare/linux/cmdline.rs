@@ -9,6 +9,7 @@ use super::super::lines::{Lines, is_comment};
 use super::super::target::{Filesystem, Layer};
 use super::super::{PrepareError, Task};
 use super::devices::{Needed, id_of, mapper_name, name_like, root_like};
+use super::words::{Assignment, Value, is_layer, is_network, split};
 use crate::rules::Class;
 
 /// How much of what the kernel is told a line holds.
@@ -67,9 +68,7 @@ impl<'a> Rewriter<'a> {
                     }
                 }
                 "resume_offset" | "systemd.machine_id" | "BOOT_IMAGE" => {}
-                "rd.lvm.lv" | "rd.lvm.vg" | "rd.luks.uuid" | "rd.luks.name" | "rd.luks.options"
-                | "rd.luks.key" | "luks.uuid" | "luks.name" | "luks.options" | "luks.key" | "rd.md.uuid"
-                | "cryptdevice" | "rd.lvm" | "rd.luks" | "rd.md" => {
+                _ if is_layer(key) => {
                     self.ids.extend(
                         bare.split(['=', ':'])
                             .filter(|part| part.contains('-') && part.len() == 36)
@@ -79,8 +78,7 @@ impl<'a> Rewriter<'a> {
                         self.layers(key, &mut words);
                     }
                 }
-                "ip" | "ifname" | "rd.route" | "nameserver" | "bootdev" | "BOOTIF" | "netroot"
-                | "rd.neednet" | "rd.iscsi.initiator" | "iscsi_initiator" | "rd.znet" => {
+                _ if is_network(key) => {
                     self.network.push(word.to_owned());
                 }
                 _ => words.push(word.to_owned()),
@@ -143,21 +141,6 @@ impl<'a> Rewriter<'a> {
         words.extend(self.needed.headers.iter().map(|(_, uuid)| format!("rd.luks.uuid={uuid}")));
         words.extend(self.needed.volumes.iter().map(|(group, volume)| format!("rd.lvm.lv={group}/{volume}")));
     }
-}
-
-/// The words of a command line; blanks between double quotes separate nothing.
-fn split(line: &str) -> Vec<&str> {
-    let (mut words, mut start, mut quoted) = (Vec::new(), None, false);
-    for (at, c) in line.char_indices() {
-        if c.is_ascii_whitespace() && !quoted {
-            words.extend(start.take().map(|start| &line[start..at]));
-        } else {
-            start.get_or_insert(at);
-            quoted ^= c == '"';
-        }
-    }
-    words.extend(start.map(|start| &line[start..]));
-    words
 }
 
 /// Plans the files that hold a command line and nothing of a boot loader's.
@@ -245,28 +228,18 @@ fn grub_line(
     rewriter: &mut Rewriter<'_>,
     line: &str,
 ) -> Result<Option<String>, PrepareError> {
-    let trimmed = line.trim_start();
-    let (indent, assignment) = line.split_at(line.len() - trimmed.len());
-    let (export, assignment) = match assignment.strip_prefix("export ") {
-        Some(rest) => ("export ", rest),
-        None => ("", assignment),
-    };
-    let Some((name, value)) = assignment.split_once('=') else { return Ok(Some(line.to_owned())) };
+    let Some(assignment) = Assignment::of(line) else { return Ok(Some(line.to_owned())) };
+    let Assignment { before, name, value } = assignment;
     if name.starts_with("GRUB_CMDLINE_") {
-        let (quote, inner, rest) = match value.chars().next() {
-            Some(quote @ ('"' | '\'')) => match value[1..].find(quote) {
-                Some(end) => (quote, &value[1..=end], &value[end + 2..]),
-                // It goes on in the next line; what it holds is found at the end.
-                None => return Ok(Some(line.to_owned())),
-            },
-            _ => ('"', value, ""),
-        };
+        // When it goes on in the next line, what it holds is found at the end.
+        let Some(Value { quote, inner, rest }) = assignment.value() else { return Ok(Some(line.to_owned())) };
+        let quote = quote.unwrap_or('"');
         let part = if name == "GRUB_CMDLINE_LINUX" && rewriter.dracut { Part::Layers } else { Part::Words };
         let new = rewriter.rewrite(inner, part)?;
         if new.split_ascii_whitespace().eq(inner.split_ascii_whitespace()) {
             return Ok(Some(line.to_owned()));
         }
-        return Ok(Some(format!("{indent}{export}{name}={quote}{new}{quote}{rest}")));
+        return Ok(Some(format!("{before}{name}={quote}{new}{quote}{rest}")));
     }
     let bare = value.trim_matches(['"', '\'']);
     match name {
@@ -283,14 +256,14 @@ fn grub_line(
         "GRUB_FORCE_PARTUUID" => {
             rewriter.ids.push(bare.to_owned());
             let uuid = task.target.at("/").and_then(|root| root.partition_uuid.as_ref());
-            Ok(uuid.map(|uuid| format!("{indent}{export}{name}={uuid}")))
+            Ok(uuid.map(|uuid| format!("{before}{name}={uuid}")))
         }
         // What a disk is called here says nothing of what it will be called there.
         "GRUB_DISABLE_LINUX_UUID" | "GRUB_DISABLE_UUID" if bare == "true" => {
-            Ok(Some(format!("{indent}{export}{name}=false")))
+            Ok(Some(format!("{before}{name}=false")))
         }
         // It would look for other systems on every volume that the standby sees.
-        "GRUB_DISABLE_OS_PROBER" if bare != "true" => Ok(Some(format!("{indent}{export}{name}=true"))),
+        "GRUB_DISABLE_OS_PROBER" if bare != "true" => Ok(Some(format!("{before}{name}=true"))),
         _ => Ok(Some(line.to_owned())),
     }
 }

@@ -166,7 +166,7 @@ pub(super) fn boot_of(target: &Target) -> Option<&Filesystem> {
 }
 
 /// Where the EFI system partition is mounted, if it is.
-pub(super) fn esp_of(target: &Target) -> Option<&'static str> {
+pub(in crate::prepare) fn esp_of(target: &Target) -> Option<&'static str> {
     ["/boot/efi", "/efi", "/boot"]
         .into_iter()
         .find(|point| target.at(point).is_some_and(|filesystem| filesystem.kind == "vfat"))

@@ -122,7 +122,7 @@ fn entry(
             "an entry with production's machine id would be chosen before the new one",
         )?;
     }
-    draft.write(&format!("{directory}/{renamed}"), lines.to_bytes(), Class::B, why)
+    draft.write(&format!("{directory}/{renamed}"), lines.to_bytes(), Class::A, why)
 }
 
 /// The rescue kernel, its image and its entry are for production's devices, and are made again with the next kernel.
@@ -284,7 +284,7 @@ fn debconf(task: &Task<'_>, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
     draft.write(
         path,
         lines.to_bytes(),
-        Class::B,
+        Class::A,
         "the next upgrade of GRUB installs it on the standby's disk",
     )
 }
@@ -309,7 +309,7 @@ fn suse(task: &Task<'_>, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
     draft.write(
         path,
         lines.to_bytes(),
-        Class::B,
+        Class::A,
         "the next upgrade of GRUB installs it on the standby's disk",
     )
 }

@@ -251,7 +251,7 @@ fn listen_addresses(file: &str, own: &Own, draft: &mut Draft<'_>) -> Result<(), 
     draft.write(
         file,
         lines.to_bytes(),
-        Class::B,
+        Class::A,
         "production's address is not here; the server listens on all",
     )
 }

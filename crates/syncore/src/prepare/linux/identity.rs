@@ -40,7 +40,7 @@ fn hostname(task: &Task<'_>, names: &Names, draft: &mut Draft<'_>) -> Result<(),
         draft.replaced("hostname", old.clone(), task.hostname);
     }
     // Of Red Hat up to 6, and read by some scripts since.
-    edit_values(draft, "/etc/sysconfig/network", &["HOSTNAME"], why, Class::B, |_| {
+    edit_values(draft, "/etc/sysconfig/network", &["HOSTNAME"], why, Class::A, |_| {
         task.hostname.as_bytes().to_vec()
     })?;
     edit_values(draft, "/etc/machine-info", &["PRETTY_HOSTNAME"], why, Class::A, |value| {
@@ -154,13 +154,13 @@ fn mail(names: &Names, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
     let why = "the name under which this host sends mail";
     for path in NAME_FILES {
         if let Some(content) = draft.read(path)? {
-            draft.write(path, names.replaced_in(&content), Class::B, why)?;
+            draft.write(path, names.replaced_in(&content), Class::A, why)?;
         }
     }
-    edit_values(draft, "/etc/exim4/update-exim4.conf.conf", &EXIM, why, Class::B, |value| {
+    edit_values(draft, "/etc/exim4/update-exim4.conf.conf", &EXIM, why, Class::A, |value| {
         names.replaced_in(value)
     })?;
-    edit_values(draft, "/etc/exim4/exim4.conf", &["primary_hostname"], why, Class::B, |value| {
+    edit_values(draft, "/etc/exim4/exim4.conf", &["primary_hostname"], why, Class::A, |value| {
         names.replaced_in(value)
     })?;
     let Some(content) = draft.read("/etc/postfix/main.cf")? else { return Ok(()) };
@@ -177,7 +177,7 @@ fn mail(names: &Names, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
         }
         Some(if ours { names.replaced_in(line) } else { line.to_vec() })
     });
-    draft.write("/etc/postfix/main.cf", lines.to_bytes(), Class::B, why)
+    draft.write("/etc/postfix/main.cf", lines.to_bytes(), Class::A, why)
 }
 
 fn machine_id(task: &Task<'_>, draft: &mut Draft<'_>) -> Result<(), PrepareError> {

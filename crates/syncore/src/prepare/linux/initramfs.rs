@@ -114,7 +114,7 @@ fn without_autodetect(draft: &mut Draft<'_>) -> Result<(), PrepareError> {
                 text.replace(" autodetect", "").replace("(autodetect ", "(").replace("\"autodetect ", "\"");
             Some(text.into_bytes())
         });
-        draft.write(&path, lines.to_bytes(), Class::B, "the initramfs fits any hardware")?;
+        draft.write(&path, lines.to_bytes(), Class::A, "the initramfs fits any hardware")?;
     }
     Ok(())
 }

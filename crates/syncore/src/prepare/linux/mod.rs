@@ -7,6 +7,7 @@
 mod agents;
 mod boot;
 mod cmdline;
+pub(super) mod crypttab;
 mod devices;
 mod distribution;
 mod entries;
@@ -22,12 +23,14 @@ mod storage;
 #[cfg(test)]
 pub(super) mod testing;
 mod units;
+pub(super) mod words;
 
 use super::draft::Draft;
 use super::report::Finding;
 use super::verify::Checks;
 use super::{Bootloader, Family, PrepareError, Task};
-pub(super) use boot::Installed;
+pub(super) use boot::{Installed, loader_commands};
+pub(super) use devices::esp_of;
 pub(super) use fstab::{held_line, wrong_lines};
 
 /// Plans everything.

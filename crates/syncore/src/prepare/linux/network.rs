@@ -192,7 +192,7 @@ fn initramfs(own: &Own, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
     let mut files = vec![format!("{TOOLS}/initramfs.conf")];
     files.extend(draft.list(&format!("{TOOLS}/conf.d"))?.iter().map(|name| format!("{TOOLS}/conf.d/{name}")));
     for file in files {
-        super::identity::edit_values(draft, &file, &["IP"], "production's address", Class::B, |value| {
+        super::identity::edit_values(draft, &file, &["IP"], "production's address", Class::A, |value| {
             let asks = matches!(value.trim_ascii(), b"" | b"off" | b"none" | b"dhcp" | b"any" | b"on");
             if asks { value.to_vec() } else { b"off".to_vec() }
         })?;

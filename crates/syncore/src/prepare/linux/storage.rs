@@ -9,16 +9,16 @@ use super::super::draft::Draft;
 use super::super::lines::{Lines, fields};
 use super::super::report::{Finding, Held};
 use super::super::{PrepareError, Task};
+use super::crypttab;
 use super::devices::{Needed, id_of, name_like};
-
 use super::fstab::Seen;
-use super::layers::{crypttab, lvm, mdadm};
+use super::layers::{lvm, mdadm};
 use crate::rules::Class;
 
 /// Plans all of it but what the initramfs resumes from.
 pub(super) fn plan(task: &Task<'_>, seen: &Seen, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
     let needed = Needed::of(task.target, &[]);
-    crypttab(task, seen, &needed, draft)?;
+    crypttab::plan(task, seen, &needed, draft)?;
     mdadm(&needed, draft)?;
     lvm(&needed, draft)?;
     for name in ["bindings", "wwids", "prkeys"] {
@@ -184,7 +184,7 @@ fn kdump(draft: &mut Draft<'_>) -> Result<(), PrepareError> {
                 "{path} no longer says {line:?}: dumps go to the root filesystem"
             )));
         }
-        draft.write(path, lines.to_bytes(), Class::B, "a dump does not go onto production's disk")?;
+        draft.write(path, lines.to_bytes(), Class::A, "a dump does not go onto production's disk")?;
     }
     for directory in ["/boot", "/var/lib/kdump"] {
         for name in draft.list(directory)? {

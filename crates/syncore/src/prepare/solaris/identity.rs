@@ -52,7 +52,7 @@ fn names(task: &Task<'_>, host: &Host<'_>, draft: &mut Draft<'_>) -> Result<(), 
     let names = Names { source: host.source, own: host.own };
     for path in ["/etc/net/ticlts/hosts", "/etc/net/ticots/hosts", "/etc/net/ticotsord/hosts"] {
         if let Some(content) = draft.read(path)? {
-            draft.write(path, transport_hosts(&content, names), Class::B, "the standby's name")?;
+            draft.write(path, transport_hosts(&content, names), Class::A, "the standby's name")?;
         }
     }
     Ok(())

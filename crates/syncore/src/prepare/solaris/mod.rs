@@ -23,9 +23,12 @@ mod vxvm;
 use super::draft::{Draft, parse};
 use super::report::Finding;
 use super::{Identity, PrepareError, Solaris, Task};
+pub(super) use system_file::{in_force, without_root};
+pub(super) use table::{Device, Row, SYSTEM, rows};
+pub(super) use vfstab::{NEEDED, held_row, out_of_force};
 
 /// What stands before a line that is held or has nothing to mount. Taking it away brings the line back.
-const HELD_MARK: &[u8] = b"#clonetool-held ";
+pub(super) const HELD_MARK: &[u8] = b"#clonetool-held ";
 /// The same for what is held by its name: no program that looks for `S99…`, `qf…` or a time finds it.
 const HELD_NAME: &str = "clonetool-held.";
 

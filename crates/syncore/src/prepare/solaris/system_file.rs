@@ -69,6 +69,28 @@ fn edit(path: &str, content: &[u8]) -> Result<(Vec<u8>, bool), PrepareError> {
     Ok((lines.to_bytes(), rootdev))
 }
 
+/// `/etc/system` of production's without what is stale in it.
+pub(crate) fn without_root(content: &[u8]) -> Result<Lines, PrepareError> {
+    Ok(Lines::of(&edit(SYSTEM, content)?.0))
+}
+
+/// The lines of a standby's `/etc/system` that say where its root is, with the blocks that they stand in: what
+/// whoever mirrored it there has put into force again.
+pub(crate) fn in_force(content: &[u8]) -> Result<Vec<Vec<u8>>, PrepareError> {
+    // That each block ends is checked where they are taken away.
+    edit(SYSTEM, content)?;
+    let is = |line: &[u8], marks: [&[u8]; 2]| {
+        marks.iter().any(|mark| line.trim_ascii().eq_ignore_ascii_case(mark))
+    };
+    let mut inside = false;
+    let lines = Lines::of(content).0.into_iter().map(|line| line.content).filter(|line| {
+        let ends = is(line, [ROOT.1, DATABASE.1]);
+        inside = !ends && (inside || is(line, [ROOT.0, DATABASE.0]));
+        ends || inside || stale(line).is_some()
+    });
+    Ok(lines.collect())
+}
+
 /// What is stale in a line, if it is in force.
 fn stale(line: &[u8]) -> Option<Stale> {
     let line = String::from_utf8_lossy(line).trim().to_ascii_lowercase();

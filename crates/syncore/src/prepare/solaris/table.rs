@@ -15,11 +15,11 @@ const KIND: usize = 3;
 pub(super) const AT_BOOT: usize = 5;
 
 /// What belongs to the system where it has a filesystem of its own.
-pub(super) const SYSTEM: [&str; 5] = ["/", "/usr", "/var", "/opt", "/usr/openwin"];
+pub(crate) const SYSTEM: [&str; 5] = ["/", "/usr", "/var", "/opt", "/usr/openwin"];
 
 /// What a device of the first column is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Device {
+pub(crate) enum Device {
     /// `/dev/dsk/c0t0d0s0`.
     Slice,
     /// `/dev/vx/dsk/rootdg/rootvol`.
@@ -38,7 +38,7 @@ pub(super) enum Device {
 }
 
 impl Device {
-    pub(super) fn of(device: &[u8]) -> Self {
+    pub(crate) fn of(device: &[u8]) -> Self {
         let text = String::from_utf8_lossy(device);
         let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
         match parts[..] {
@@ -53,16 +53,16 @@ impl Device {
         }
     }
 
-    pub(super) fn is_volume(&self) -> bool {
+    pub(crate) fn is_volume(&self) -> bool {
         matches!(self, Self::Vxvm { .. } | Self::Svm(_) | Self::Shared)
     }
 }
 
 /// One line that mounts something.
 #[derive(Debug, Clone)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// The line, from 0.
-    pub(super) at: usize,
+    pub(crate) at: usize,
     fields: Vec<Vec<u8>>,
 }
 
@@ -71,23 +71,23 @@ impl Row {
         self.fields.get(index).map_or(b"", Vec::as_slice)
     }
 
-    pub(super) fn device(&self) -> &[u8] {
+    pub(crate) fn device(&self) -> &[u8] {
         self.field(DEVICE)
     }
 
     /// The mount point; empty for swap.
-    pub(super) fn mount_point(&self) -> &str {
+    pub(crate) fn mount_point(&self) -> &str {
         match std::str::from_utf8(self.field(MOUNT_POINT)) {
             Ok("-") | Err(_) => "",
             Ok(path) => path,
         }
     }
 
-    pub(super) fn is_swap(&self) -> bool {
+    pub(crate) fn is_swap(&self) -> bool {
         self.field(KIND) == b"swap" && self.mount_point().is_empty()
     }
 
-    pub(super) fn is_mounted_at_boot(&self) -> bool {
+    pub(crate) fn is_mounted_at_boot(&self) -> bool {
         self.field(AT_BOOT) == b"yes" || self.is_swap() || SYSTEM.contains(&self.mount_point())
     }
 
@@ -98,7 +98,7 @@ impl Row {
 }
 
 /// The lines of `content` that mount something.
-pub(super) fn rows(path: &str, lines: &Lines) -> Result<Vec<Row>, PrepareError> {
+pub(crate) fn rows(path: &str, lines: &Lines) -> Result<Vec<Row>, PrepareError> {
     let mut rows = Vec::new();
     for (at, line) in lines.0.iter().enumerate().filter(|(_, line)| !is_comment(&line.content, b'#')) {
         let fields: Vec<Vec<u8>> = fields(&line.content).into_iter().map(<[u8]>::to_vec).collect();

@@ -15,7 +15,7 @@ use crate::rules::Class;
 const VFSTAB: &str = "/etc/vfstab";
 
 /// What has to be there before a boot comes to its end.
-const NEEDED: [&str; 3] = ["/", "/usr", "/var"];
+pub(crate) const NEEDED: [&str; 3] = ["/", "/usr", "/var"];
 /// What the file said of the root.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -210,10 +210,20 @@ fn rewrite(lines: &mut Lines, row: &Row, slice: &[u8]) -> Result<(), PrepareErro
     Ok(())
 }
 
+/// The line of a filesystem that is not mounted at boot.
+pub(crate) fn held_row(line: &[u8]) -> Vec<u8> {
+    with_field(line, AT_BOOT, b"no")
+}
+
+/// The line as a comment.
+pub(crate) fn out_of_force(line: &[u8]) -> Vec<u8> {
+    [HELD_MARK, line].concat()
+}
+
 /// Keeps a disk of production's from being mounted at boot.
 fn hold(lines: &mut Lines, row: &Row, device: &[u8], draft: &mut Draft<'_>) {
     let line = &mut lines.0[row.at];
-    line.content = with_field(&line.content, AT_BOOT, b"no");
+    line.content = held_row(&line.content);
     draft.held.push(Held {
         kind: "data".into(),
         name: row.name(),
@@ -230,7 +240,7 @@ fn put_out_of_force(
     draft: &mut Draft<'_>,
 ) -> Result<(), PrepareError> {
     let line = &mut lines.0[row.at];
-    line.content = [HELD_MARK, &line.content].concat();
+    line.content = out_of_force(&line.content);
     let (name, device) = (row.name(), shown(row.device()));
     if system {
         let finding = Finding::note(format!(

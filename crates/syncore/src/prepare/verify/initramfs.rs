@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::residue::contains;
 use crate::prepare::chroot::{find_program, program_in};
 use crate::prepare::inside::Inside;
-use crate::prepare::process;
+use crate::process;
 use crate::tree::{RelPath, escape};
 
 /// Larger members are modules and firmware.

@@ -57,6 +57,22 @@ fn debian_gets_both_loaders_where_both_can_be() {
 }
 
 #[test]
+fn it_is_put_there_again_in_the_form_in_which_it_was_first() {
+    let mut fixture = fixture(&["update-initramfs", "grub-install", "grub-mkconfig"], &DEBIAN);
+    fixture.target.filesystems.push(filesystem("boot/efi", "vfat", "AAAA-BBBB"));
+    fixture.put("etc/os-release", b"ID=debian\n");
+    let is_loader = |command: &String| command.starts_with("grub-install");
+    let first: Vec<String> = planned(&fixture, Family::Debian).0.into_iter().filter(is_loader).collect();
+    let again = fixture.with(|task, draft| loader_commands(draft.inside(), task.target)).unwrap();
+    assert_eq!(again.iter().map(|command| command.argv.join(" ")).collect::<Vec<_>>(), first);
+    assert_eq!(first.len(), 3);
+    fixture.target.filesystems.pop();
+    fixture.target.disks.clear();
+    let none = fixture.with(|task, draft| loader_commands(draft.inside(), task.target));
+    assert!(none.unwrap_err().contains("no boot loader can be installed"));
+}
+
+#[test]
 fn a_disk_without_room_is_said_and_is_a_failure_when_there_is_no_other_way() {
     let mut fixture = fixture(&["update-initramfs", "grub-install", "grub-mkconfig"], &DEBIAN);
     for table in [None, Some(Table::Gpt { bios_boot: false }), Some(Table::Mbr { gap_sectors: 62 })] {

@@ -1,3 +1,5 @@
+use super::super::crypttab;
+use super::super::fstab::Seen;
 use super::super::tests::{Fixture, filesystem};
 use super::*;
 use crate::prepare::target::Layer;
@@ -7,7 +9,7 @@ const LUKS: &str = "0a3407de-014b-458b-b5c1-848e92a327a3";
 fn planned(fixture: &Fixture, seen: &Seen, paths: &[&str]) -> Vec<Option<String>> {
     fixture.with(|task, draft| {
         let needed = Needed::of(task.target, &[]);
-        crypttab(task, seen, &needed, draft).unwrap();
+        crypttab::plan(task, seen, &needed, draft).unwrap();
         mdadm(&needed, draft).unwrap();
         lvm(&needed, draft).unwrap();
         paths.iter().map(|path| draft.text(path).unwrap()).collect()
@@ -47,7 +49,7 @@ fn crypttab_opens_the_system_and_nothing_else() {
     );
     fixture.put("etc/crypttab", text.as_bytes());
     fixture.with(|task, draft| {
-        crypttab(task, &seen(&[]), &Needed::of(task.target, &[]), draft).unwrap();
+        crypttab::plan(task, &seen(&[]), &Needed::of(task.target, &[]), draft).unwrap();
         assert_eq!(draft.edits(), []);
         assert_eq!(draft.held.len(), 2);
     });
