@@ -625,26 +625,6 @@ fn a_bad_profile_is_exit_2_and_names_the_line() {
 }
 
 #[test]
-fn a_profile_that_needs_what_is_not_built_is_refused_and_never_half_obeyed() {
-    let work = Workdir::new("cli-not-built");
-    let (source, copy) = (work.make("source"), work.make("copy"));
-    write(&source.join("file"), "");
-    let profile = work.join("gated.toml");
-    write(&profile, "description = \"x\"\n[rules]\ninclude = [\"/\"]\n\n[delete]\nmax-entries = 5\n");
-    let args: [&OsStr; 6] = [
-        "sync".as_ref(),
-        profile.as_os_str(),
-        "--source".as_ref(),
-        source.as_os_str(),
-        "--destination".as_ref(),
-        copy.as_os_str(),
-    ];
-    let output = clonetool(args).expect_one_of(&[2, 3]);
-    assert!(output.stderr.contains("delete.max-entries"), "{}", output.describe());
-    assert!(!copy.join("file").exists());
-}
-
-#[test]
 fn a_rule_that_can_never_match_is_warned_of() {
     let work = Workdir::new("cli-dead-rule");
     let (source, copy) = (work.make("source"), work.make("copy"));

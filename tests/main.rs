@@ -20,6 +20,7 @@ mod mounts;
 mod prepare_root;
 mod profiles;
 mod props;
+mod radius;
 mod regressions;
 mod rooms;
 mod whole;

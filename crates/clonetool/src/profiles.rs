@@ -130,22 +130,6 @@ fn read_judged(path: &Path) -> io::Result<(String, bool)> {
     Ok((read_bounded(file)?, owned && metadata.mode() & 0o022 == 0))
 }
 
-/// Reads a profile that is about to be run: one that names what is not built yet is refused.
-pub(crate) fn load_to_run(name: &OsStr) -> Result<Profile, CommandError> {
-    let profile = load(name)?;
-    match refusal(&profile) {
-        Some(error) => Err(error),
-        None => Ok(profile),
-    }
-}
-
-/// Why a profile is not run, if it is not.
-pub(crate) fn refusal(profile: &Profile) -> Option<CommandError> {
-    let missing = profile.not_built_yet();
-    let (first, rest) = missing.split_first()?;
-    Some(rest.iter().fold(CommandError::usage(first), |error, next| error.hint(next.to_string())))
-}
-
 /// The names of the profiles in this host's directory, sorted.
 pub(crate) fn local_names() -> Result<Vec<OsString>, CommandError> {
     let entries = match fs::read_dir(DIRECTORY) {
@@ -209,16 +193,6 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
             assert!(error.message.starts_with("no profile "), "{}", error.message);
         }
-    }
-
-    #[test]
-    fn what_is_not_built_yet_stops_a_run_and_says_where() {
-        let text = "[delete]\nmax-entries = 5\nmax-percent = 3\n".to_owned();
-        let profile = parse(&Source { name: "a.toml".to_owned(), text, trusted: true }).unwrap();
-        let error = refusal(&profile).unwrap();
-        assert_eq!(error.exit_code(), 2);
-        assert!(error.message.starts_with("a.toml:2: delete.max-entries"), "{}", error.message);
-        assert!(error.hints[0].starts_with("a.toml:3: delete.max-percent"), "{:?}", error.hints);
     }
 
     #[test]

@@ -88,6 +88,8 @@ impl<'a> Attack<'a> {
                     durable: false,
                     in_place: self.in_place,
                     whole: None,
+                    limits: None,
+                    approved: None,
                     delta: false,
                     names: syncore::tree::NameKey::default(),
                 }),

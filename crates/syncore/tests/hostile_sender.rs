@@ -76,6 +76,8 @@ fn attack(root: &Path, rules: Vec<Rule>, items: &[Item]) -> Message {
         durable: false,
         in_place: false,
         whole: None,
+        limits: None,
+        approved: None,
         delta: false,
         names: syncore::tree::NameKey::default(),
     }));

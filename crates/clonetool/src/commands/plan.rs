@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::sync::ProfiledArguments;
+use super::sync::{Lifted, ProfiledArguments};
 use crate::error::CommandError;
 use crate::run::{Outcome, Purpose};
 
@@ -17,6 +17,6 @@ pub(crate) struct PlanArguments {
 
 impl PlanArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
-        self.profile.run(Purpose::Plan)
+        self.profile.run(Purpose::Plan, Lifted::default())
     }
 }

@@ -60,14 +60,10 @@ impl ProfileArguments {
             Action::Show { profile } => ui::print(&profiles::find(profile)?.text)?,
             Action::Check { profile, json } => {
                 let profile = profiles::load(profile)?;
-                let refusal = profiles::refusal(&profile);
                 if *json {
-                    ui::print_events(&check_events(&profile, refusal.as_ref())?)?;
+                    ui::print_events(&check_events(&profile)?)?;
                 } else {
                     ui::print(&check(&profile)?)?;
-                }
-                if let Some(error) = refusal {
-                    return Err(error);
                 }
             }
             Action::Export { profile, rsync: _ } => {
@@ -134,14 +130,13 @@ fn check(profile: &Profile) -> Result<String, CommandError> {
     Ok(text)
 }
 
-/// The same for a script, and why the profile is not run, if it is not.
-fn check_events(profile: &Profile, refusal: Option<&CommandError>) -> Result<Vec<Value>, CommandError> {
+/// The same for a script.
+fn check_events(profile: &Profile) -> Result<Vec<Value>, CommandError> {
     let rules = RuleSet::compile(profile.rules())?;
     let rows = profile.rows.len();
     let warnings =
         rules.never_matching().into_iter().map(|unreachable| json::warning(&unreachable.to_string()));
-    let refused = refusal.map(|error| error.message.as_str());
-    let result = json::checked_profile(&profile.name, rules.rules().len() - rows, rows, refused);
+    let result = json::checked_profile(&profile.name, rules.rules().len() - rows, rows);
     Ok(warnings.chain([result]).collect())
 }
 
@@ -156,10 +151,9 @@ mod tests {
         let report = check(&profile).unwrap();
         assert!(report.starts_with("warning: x.toml:2: include /a has no effect"), "{report}");
         assert!(report.ends_with("x.toml: 2 rules, 0 catalogue rows\n"), "{report}");
-        let events = check_events(&profile, Some(&CommandError::usage("no"))).unwrap();
+        let events = check_events(&profile).unwrap();
         assert_eq!((events.len(), &events[0]["type"]), (2, &"warning".into()));
         assert_eq!((&events[1]["type"], &events[1]["rules"]), (&"check".into(), &2.into()));
-        assert_eq!(events[1]["refused"], "no");
     }
 
     #[test]

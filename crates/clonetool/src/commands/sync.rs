@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 use syncore::prepare::PRODUCTION;
-use syncore::profile::{CommitMode, Profile, Row, Whole};
+use syncore::profile::{CommitMode, Limits, Profile, Row, Whole};
 use syncore::rules::Class;
 use syncore::session::{Job, Location, Options};
 
@@ -25,6 +25,12 @@ pub(crate) struct SyncArguments {
     /// Make the plan, print it and stop
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Let this one run delete up to N entries, whatever the profile says
+    #[arg(long, value_name = "N", conflicts_with = "approve")]
+    allow_deletes: Option<u64>,
+    /// Run exactly the plan with this id, as it was printed and read, whatever it deletes
+    #[arg(long, value_name = "PLAN-ID")]
+    approve: Option<String>,
 }
 
 /// What `sync` and `plan` have in common.
@@ -48,19 +54,27 @@ pub(super) struct ProfiledArguments {
     output: OutputOptions,
 }
 
+/// What is allowed to one run beyond its profile.
+#[derive(Debug, Default)]
+pub(super) struct Lifted {
+    deletes: Option<u64>,
+    approved: Option<String>,
+}
+
 impl SyncArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
-        self.profile.run(if self.dry_run { Purpose::Plan } else { Purpose::Change })
+        let lifted = Lifted { deletes: self.allow_deletes, approved: self.approve.clone() };
+        self.profile.run(if self.dry_run { Purpose::Plan } else { Purpose::Change }, lifted)
     }
 }
 
 impl ProfiledArguments {
-    pub(super) fn run(&self, purpose: Purpose) -> Result<Outcome, CommandError> {
-        run::execute(purpose, &self.output, |ui| self.work(purpose, ui))
+    pub(super) fn run(&self, purpose: Purpose, lifted: Lifted) -> Result<Outcome, CommandError> {
+        run::execute(purpose, &self.output, |ui| self.work(purpose, lifted, ui))
     }
 
-    fn work(&self, purpose: Purpose, ui: &Ui) -> Result<Undertaking, CommandError> {
-        let profile = profiles::load_to_run(&self.profile)?;
+    fn work(&self, purpose: Purpose, lifted: Lifted, ui: &Ui) -> Result<Undertaking, CommandError> {
+        let profile = profiles::load(&self.profile)?;
         let (source, destination) =
             self.connection.locate_profiled(&profile, self.source.as_deref(), self.destination.as_deref())?;
         if let Location::Local(root) = &source {
@@ -80,6 +94,11 @@ impl ProfiledArguments {
         self.scope.apply(Some(&profile), &mut options);
         self.connection.apply(&mut options)?;
         options.whole = whole(&profile, &self.profile);
+        options.limits = Some(match lifted.deletes {
+            Some(max_entries) => Limits { max_entries, max_percent: 0 },
+            None => profile.delete.limits,
+        });
+        options.approved = lifted.approved;
         if options.whole.is_some() && options.in_place {
             return Err(CommandError::usage(
                 "--in-place changes files as it goes, and this profile all or nothing",
@@ -92,7 +111,13 @@ impl ProfiledArguments {
                 destination: below(destination.clone(), PRODUCTION),
                 rules: self.scope.rules(rules)?,
                 // Its own deletions only, and without the conditions that the first job was checked for.
-                options: Options { refuse_unlisted_filesystems: false, whole: None, ..options.clone() },
+                options: Options {
+                    refuse_unlisted_filesystems: false,
+                    whole: None,
+                    limits: None,
+                    approved: None,
+                    ..options.clone()
+                },
             }),
             None => None,
         };
@@ -101,12 +126,9 @@ impl ProfiledArguments {
     }
 }
 
-/// How many runs of a profile can be undone where it does not say so.
-const KEEP_GENERATIONS: u32 = 3;
-
 /// How the profile that was called `name` commits, if it changes all or nothing.
 fn whole(profile: &Profile, name: &OsStr) -> Option<Whole> {
-    let keep = profile.commit.keep_generations.unwrap_or(KEEP_GENERATIONS);
+    let keep = profile.commit.keep_generations;
     (profile.commit.mode == CommitMode::Run).then(|| Whole { profile: profiles::short_name(name), keep })
 }
 

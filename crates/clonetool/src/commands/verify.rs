@@ -48,7 +48,7 @@ impl VerifyArguments {
     fn job(&self) -> Result<Job, CommandError> {
         // Deletions are asked for so that what is only in the destination is seen; the dry run carries none out.
         let mut options = Options { dry_run: true, checksum: true, delete: true, ..Options::default() };
-        let profile = self.profile.as_deref().map(profiles::load_to_run).transpose()?;
+        let profile = self.profile.as_deref().map(profiles::load).transpose()?;
         let (source, destination) = match (&profile, &self.from, &self.to) {
             (Some(profile), ..) => self.connection.locate_profiled(
                 profile,

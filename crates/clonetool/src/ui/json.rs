@@ -247,8 +247,8 @@ pub(crate) fn listed_profile(
 }
 
 /// A profile that was checked; `refused` says why it is not run.
-pub(crate) fn checked_profile(name: &str, rules: usize, rows: usize, refused: Option<&str>) -> Value {
-    json!({"type": "check", "name": name, "rules": rules, "catalogue_rows": rows, "refused": refused})
+pub(crate) fn checked_profile(name: &str, rules: usize, rows: usize) -> Value {
+    json!({"type": "check", "name": name, "rules": rules, "catalogue_rows": rows})
 }
 
 /// Adds a rule as `name`, `NAME_action`, `NAME_file` and `NAME_line`, all null where there is none.

@@ -13,8 +13,8 @@ use super::document::{CommitTable, DeleteTable, Document, SetName, Text};
 use super::error::closest;
 use super::shipped;
 use super::times::{check_calendar, parse_duration};
-use super::{NotBuiltYet, Profile, ProfileError, Resolver, Row, gate_keys};
-use crate::rules::{Action, Class, Origin, Rule, Treatment};
+use super::{Profile, ProfileError, Resolver, Row, gate_keys};
+use crate::rules::{Action, Class, Rule, Treatment};
 use crate::tree::RelPath;
 
 /// The files on the way from the profile to the one being read, and those that have been read.
@@ -22,26 +22,12 @@ pub(super) struct Merge<'a> {
     resolver: Resolver<'a>,
     open: Vec<String>,
     done: Vec<String>,
-    not_built: Places,
     profile: Profile,
-}
-
-/// Where values stand that this version does not obey yet; only the value that holds in the end counts.
-#[derive(Default)]
-struct Places {
-    max_entries: Option<Origin>,
-    max_percent: Option<Origin>,
 }
 
 impl<'a> Merge<'a> {
     pub(super) fn new(name: &str, resolver: Resolver<'a>) -> Self {
-        Self {
-            resolver,
-            open: Vec::new(),
-            done: Vec::new(),
-            not_built: Places::default(),
-            profile: Profile::empty(name),
-        }
+        Self { resolver, open: Vec::new(), done: Vec::new(), profile: Profile::empty(name) }
     }
 
     /// Reads `text`, and first what it extends.
@@ -189,11 +175,10 @@ impl<'a> Merge<'a> {
         commit: &CommitTable,
         text: Text<'_>,
     ) -> Result<(), ProfileError> {
-        let (profile, places) = (&mut self.profile, &mut self.not_built);
+        let profile = &mut self.profile;
         replace(&mut profile.delete.enabled, delete.enabled);
         if let Some(max) = &delete.max_entries {
-            profile.delete.max_entries = Some(*max.get_ref());
-            places.max_entries = Some(text.origin(max));
+            profile.delete.limits.max_entries = *max.get_ref();
         }
         if let Some(max) = &delete.max_percent {
             if *max.get_ref() > 100 {
@@ -205,27 +190,20 @@ impl<'a> Merge<'a> {
                     reason: "it is more than 100".into(),
                 });
             }
-            profile.delete.max_percent = Some(*max.get_ref());
-            places.max_percent = Some(text.origin(max));
+            profile.delete.limits.max_percent = *max.get_ref();
         }
         if let Some(mode) = &commit.mode {
             profile.commit.mode = *mode.get_ref();
         }
         if let Some(keep) = &commit.keep_generations {
-            profile.commit.keep_generations = Some(*keep.get_ref());
+            profile.commit.keep_generations = *keep.get_ref();
         }
         Ok(())
     }
 
     /// The whole.
     pub(super) fn finish(self) -> Profile {
-        let Places { max_entries, max_percent } = self.not_built;
-        let single = [("delete.max-entries", max_entries), ("delete.max-percent", max_percent)];
-        let single = single.into_iter().filter_map(|(key, origin)| Some((key, origin?)));
-        let not_built = single
-            .map(|(key, origin)| NotBuiltYet { key: key.into(), file: origin.file, line: origin.line })
-            .collect();
-        Profile { not_built, ..self.profile }
+        self.profile
     }
 }
 

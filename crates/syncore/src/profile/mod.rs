@@ -2,7 +2,7 @@
 //!
 //! Why: the run that nobody watches obeys a file that somebody wrote a year ago. What can go wrong: a key that is
 //! misspelt, or that this version does not obey yet, and a run that quietly does something else. So an unknown
-//! key is an error with its line and a suggestion, and [`Profile::not_built_yet`] names what must stop a run.
+//! key is an error with its line and a suggestion.
 //!
 //! A profile extends catalogues and other profiles by name. Names are looked up by the caller first, who knows
 //! where a host keeps its profiles, and then among the shipped ones.
@@ -21,7 +21,6 @@ mod shipped_tests;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -59,7 +58,6 @@ pub struct Profile {
     /// The catalogue: the class of every known path, in order of growing precedence.
     pub rows: Vec<Row>,
     rules: Vec<Rule>,
-    not_built: Vec<NotBuiltYet>,
 }
 
 /// What is read: `[source]`.
@@ -97,24 +95,43 @@ pub enum Transport {
     Ssh2,
 }
 
+/// How much one plan may take away: both have to be exceeded for a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// So many entries.
+    pub max_entries: u64,
+    /// So much of a directory at the top, in percent.
+    pub max_percent: u8,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_entries: 500, max_percent: 5 }
+    }
+}
+
 /// What is deleted: `[delete]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Delete {
     /// Whether what is in scope on the standby and not on the source is deleted; false by default.
     pub enabled: bool,
-    /// Above how many deletions a plan is refused. Not built yet.
-    pub max_entries: Option<u64>,
-    /// Above what share of a top directory a plan is refused. Not built yet.
-    pub max_percent: Option<u8>,
+    /// How much may go with one run.
+    pub limits: Limits,
 }
 
 /// How changes become visible: `[commit]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit {
     /// All or nothing, or as they arrive.
     pub mode: CommitMode,
     /// Of how many runs it is kept what they replaced, where the run is all or nothing.
-    pub keep_generations: Option<u32>,
+    pub keep_generations: u32,
+}
+
+impl Default for Commit {
+    fn default() -> Self {
+        Self { mode: CommitMode::default(), keep_generations: 3 }
+    }
 }
 
 /// How changes become visible.
@@ -163,24 +180,6 @@ pub struct Row {
     pub origin: Origin,
 }
 
-/// A key that this version reads but does not obey: a profile that has one is not run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotBuiltYet {
-    /// The key.
-    pub key: String,
-    /// The file it stands in.
-    pub file: String,
-    /// Its line, from 1.
-    pub line: u32,
-}
-
-impl fmt::Display for NotBuiltYet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, file, line } = self;
-        write!(f, "{file}:{line}: {key} is not built yet, and a profile is not half obeyed; remove it to run")
-    }
-}
-
 impl Profile {
     /// Reads a profile and everything it extends. `name` is what messages and rules call it: the path of its
     /// file, or the name of a shipped profile.
@@ -189,7 +188,7 @@ impl Profile {
     /// use syncore::profile::{Profile, shipped};
     /// let (name, text) = shipped()[0];
     /// let profile = Profile::parse(name, text, &|_| None)?;
-    /// assert!(profile.not_built_yet().is_empty());
+    /// assert!(!profile.description.is_empty());
     /// # Ok::<(), syncore::profile::ProfileError>(())
     /// ```
     ///
@@ -249,12 +248,6 @@ impl Profile {
         self.rows.iter().find(|row| row.origin == rule.origin && row.path.as_bytes() == rule.pattern)
     }
 
-    /// What this version does not obey: a profile is only run when there is nothing of it.
-    #[must_use]
-    pub fn not_built_yet(&self) -> Vec<NotBuiltYet> {
-        self.not_built.clone()
-    }
-
     /// A profile in which every key has its default.
     fn empty(name: &str) -> Self {
         Self {
@@ -268,7 +261,6 @@ impl Profile {
             gates: Vec::new(),
             rows: Vec::new(),
             rules: Vec::new(),
-            not_built: Vec::new(),
         }
     }
 }

@@ -35,7 +35,6 @@ fn each_parses_runs_and_has_no_rule_without_effect() {
     for (name, _) in shipped() {
         let profile = profile(name);
         assert!(!profile.description.is_empty(), "{name}");
-        assert_eq!(profile.not_built_yet(), [], "{name}");
         let set = RuleSet::compile(profile.rules()).unwrap();
         let idle: Vec<String> = set.never_matching().iter().map(ToString::to_string).collect();
         assert_eq!(idle, [""; 0], "{name}");
@@ -269,17 +268,9 @@ fn the_full_profile_shows_every_key_with_its_default() {
     assert_eq!(full.source, bare.source);
     assert_eq!((&full.standby.root, full.standby.transport), (&bare.standby.root, bare.standby.transport));
     assert_eq!((full.delete, full.commit), (bare.delete, bare.commit));
-    // The keys that are not obeyed yet are there, and are what they claim to be.
-    let with: String = text
-        .lines()
-        .map(|line| {
-            let key = line.strip_prefix('#').filter(|rest| !rest.is_empty() && !rest.starts_with(' '));
-            format!("{}\n", key.unwrap_or(line))
-        })
-        .collect();
-    let with = Profile::parse("full.toml", &with, &|_| None).unwrap();
-    let keys: Vec<String> = with.not_built_yet().into_iter().map(|not_built| not_built.key).collect();
-    assert_eq!(keys, ["delete.max-entries", "delete.max-percent", "commit.keep-generations"]);
+    for key in ["max-entries", "max-percent", "mode", "keep-generations"] {
+        assert!(text.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+    }
     // Every kind of gate is there, and what is written as a default is one.
     let kinds: std::collections::BTreeSet<&str> = full.gates.iter().map(|gate| gate.check.kind()).collect();
     assert_eq!(kinds.len(), 12, "{kinds:?}");

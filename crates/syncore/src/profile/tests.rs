@@ -77,7 +77,7 @@ fn an_empty_profile_has_the_defaults() {
     assert_eq!(profile.source, Source { root: "/".into(), one_file_system: true, also: vec![] });
     assert_eq!(profile.standby.address, None);
     assert_eq!((profile.delete.enabled, profile.commit.mode), (false, CommitMode::File));
-    assert!(profile.rules().is_empty() && profile.not_built_yet().is_empty());
+    assert!(profile.rules().is_empty());
 }
 
 #[test]
@@ -173,19 +173,6 @@ fn a_profile_that_extends_nothing_or_itself_is_an_error() {
     };
     let error = Profile::parse("my.toml", "extends = [\"a\"]", &resolver).unwrap_err();
     assert_eq!(error.to_string(), "b:1: `a` extends itself");
-}
-
-#[test]
-fn what_is_not_built_yet_is_named_with_its_line_and_only_where_it_holds() {
-    let text = "[delete]\nmax-entries = 5\nmax-percent = 3\n";
-    let found = parse(text).unwrap().not_built_yet();
-    let keys: Vec<(&str, u32)> =
-        found.iter().map(|not_built| (not_built.key.as_str(), not_built.line)).collect();
-    let expected = [("delete.max-entries", 2), ("delete.max-percent", 3)];
-    assert_eq!(keys, expected);
-    let message = "my.toml:3: delete.max-percent is not built yet, and a profile is not half obeyed; \
-                   remove it to run";
-    assert_eq!(found[1].to_string(), message);
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub(crate) struct Builder {
     pub(crate) leftovers: Vec<RelPath>,
     pub(crate) entries: u64,
     pub(crate) protected: u64,
+    /// How many names are below each directory at the top.
+    tops: HashMap<Vec<u8>, u64>,
 }
 
 /// What one directory adds.
@@ -103,6 +105,14 @@ impl Builder {
         first
     }
 
+    /// Counts names below a directory at the top.
+    pub(crate) fn count(&mut self, top: &[u8], names: u64) {
+        match self.tops.get_mut(top) {
+            Some(count) => *count += names,
+            None => drop(self.tops.insert(top.to_vec(), names)),
+        }
+    }
+
     /// Folds link groups and subdirectories into every directory's digest, leaves first.
     pub(crate) fn finish(mut self) -> Snapshot {
         let (groups, mut lines) = group(std::mem::take(&mut self.members));
@@ -143,6 +153,7 @@ impl Builder {
             leftovers: self.leftovers,
             entries: self.entries,
             protected: self.protected,
+            tops: self.tops,
         }
     }
 }
@@ -181,6 +192,8 @@ pub struct Snapshot {
     pub entries: u64,
     /// How many names a rule protected, a directory counted once.
     pub protected: u64,
+    /// How many names that took part are below each directory at the top.
+    pub tops: HashMap<Vec<u8>, u64>,
 }
 
 impl Snapshot {

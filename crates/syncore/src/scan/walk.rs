@@ -130,6 +130,9 @@ impl<'s> Walk<'s> {
         }
         let names: Vec<_> = children.iter().map(|(name, _)| self.view.names.hash(name.to_bytes())).collect();
         let Ok(mut builder) = self.builder.lock() else { return };
+        if let Some(top) = task.path.components().next() {
+            builder.count(top, found.entries);
+        }
         let first = builder.add(task.node, &mut digest, whole, &names, found);
         drop(builder);
         let Ok(directory) = opened else { return };

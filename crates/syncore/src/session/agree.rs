@@ -114,6 +114,8 @@ pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) ->
         durable: options.durable,
         in_place: options.in_place,
         whole: options.whole.clone(),
+        limits: options.limits,
+        approved: options.approved.clone(),
         delta,
         names: draw_names(),
     })

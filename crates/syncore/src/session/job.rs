@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::plan::{Plan, PlanId, Totals};
 use crate::problem::Problem;
-use crate::profile::Whole;
+use crate::profile::{Limits, Whole};
 use crate::rules::Rule;
 use crate::wire::{Compression, Remote, TransportError, WireError};
 
@@ -42,6 +42,10 @@ pub struct Options {
     pub whole: Option<Whole>,
     /// Write changed blocks into the existing file instead of building a new one.
     pub in_place: bool,
+    /// Refuse a plan that takes away more than this; none for no limit.
+    pub limits: Option<Limits>,
+    /// The id of the one plan that is carried out whatever it takes away, as it is shown; any other is refused then.
+    pub approved: Option<String>,
     /// How to compress what is sent.
     pub compression: Compression,
     /// Upper bound of what is sent, in bytes a second.
@@ -61,6 +65,8 @@ impl Default for Options {
             refuse_unlisted_filesystems: false,
             durable: true,
             whole: None,
+            limits: None,
+            approved: None,
             in_place: false,
             compression: Compression::Auto,
             bandwidth_limit: None,

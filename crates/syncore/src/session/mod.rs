@@ -22,6 +22,7 @@ mod listing;
 mod local;
 mod planner;
 mod queue;
+mod radius;
 mod receive;
 mod receive_lane;
 mod receiver;

@@ -22,7 +22,7 @@ use crate::session::local::LocalSource;
 use crate::session::receive::Receiver;
 use crate::session::send::send_problems;
 use crate::session::sender::{note_all, scan_root, sorted};
-use crate::session::{Report, Say, SessionError, agree, ask, restore, unexpected};
+use crate::session::{Report, Say, SessionError, agree, ask, radius, restore, unexpected};
 use crate::tree::{Entry, Kind, NameKey, RelPath};
 use crate::wire::{Answer, CONTROL, Connection, Facts, Message, Part, Question, Start, WireError};
 
@@ -166,6 +166,9 @@ impl Receiving {
         report.totals = plan.totals();
         let own = RuleSet::compile(self.own.clone())?;
         check_plan(&view, &own, &plan)?;
+        if let Some(limits) = start.limits.as_ref().filter(|_| !self.dry_run && !plan.is_empty()) {
+            radius::check(&root, &snapshot, &plan, limits, start.approved.as_deref())?;
+        }
         // A dry run ends here, whatever the other end makes of it.
         if !ask(&mut say, &plan, monitor)? || self.dry_run {
             connection.outgoing.send(CONTROL, Message::Decision(false))?;

@@ -11,7 +11,7 @@ use crate::delta::{BlockSums, Region, RegionSums};
 use crate::gate::Host;
 use crate::plan::{Line, Listed, PlanId};
 use crate::problem::Problem;
-use crate::profile::Whole;
+use crate::profile::{Limits, Whole};
 use crate::rules::Rule;
 use crate::scan::{Boundaries, Mount};
 use crate::tree::{Digest, Kind, NameKey, RelPath, Timestamp, check_name};
@@ -75,6 +75,10 @@ pub struct Start {
     pub in_place: bool,
     /// Whether everything is changed or nothing, and then what is kept.
     pub whole: Option<Whole>,
+    /// How much the plan may take away; none for no limit.
+    pub limits: Option<Limits>,
+    /// The id of the one plan that is carried out whatever it takes away.
+    pub approved: Option<String>,
     /// Whether the receiver offers signatures of what it has, instead of taking files whole.
     pub delta: bool,
     /// The key of this run's name hashes.
