@@ -5,7 +5,7 @@
 //! hit every month is switched off for good; so what a package manager or a kernel that goes explains does not count,
 //! and neither does what only moves.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 
 use rustix::fs::{Mode, OFlags, openat};
@@ -15,7 +15,7 @@ use crate::prepare::kernel_of;
 use crate::profile::Limits;
 use crate::scan::{Root, Snapshot};
 use crate::session::SessionError;
-use crate::tree::RelPath;
+use crate::tree::{Kind, RelPath};
 
 /// Where dpkg(1) has the list of what each package brought.
 const DPKG_LISTS: &[u8] = b"var/lib/dpkg/info/";
@@ -44,12 +44,12 @@ pub(super) fn check(
             "the plan is {id} now, and {approved} was approved: something changed since it was read"
         )));
     }
-    let moved: HashSet<RelPath> = plan.items().filter_map(|item| item.moved_from).collect();
     let explained = Explained::by(root, plan);
+    let mut moved = Moved::by(plan);
     let (mut deleted, mut replaced) = (Count::default(), Count::default());
     for item in plan.items() {
         match item.change {
-            Change::Delete(_) if !moved.contains(&item.path) && !explained.is(&item.path) => {
+            Change::Delete(kind) if !moved.takes(kind, &item.path) && !explained.is(&item.path) => {
                 deleted.add(&item.path);
             }
             Change::Replace(_) => replaced.add(&item.path),
@@ -99,6 +99,46 @@ impl Count {
         let (top, part) = self.by_top.iter().find(|(top, part)| share(**part, of(top)))?;
         Some((top.clone(), *part, of(top)))
     }
+}
+
+/// What comes under a name that goes elsewhere: mostly the same, and small files are sent again rather than searched for.
+#[derive(Debug)]
+struct Moved {
+    from: HashSet<RelPath>,
+    /// How many of a kind and a name come and were not found to be moved.
+    come: HashMap<(Kind, Vec<u8>), u64>,
+}
+
+impl Moved {
+    fn by(plan: &Plan) -> Self {
+        let (mut from, mut come) = (HashSet::new(), HashMap::new());
+        for item in plan.items().filter(|item| item.change == Change::Create) {
+            if let Some(path) = item.moved_from {
+                from.insert(path);
+            } else {
+                *come.entry((item.entry.kind, name_of(&item.path))).or_default() += 1;
+            }
+        }
+        Self { from, come }
+    }
+
+    /// Whether what goes from `path` comes elsewhere.
+    fn takes(&mut self, kind: Kind, path: &RelPath) -> bool {
+        if self.from.contains(path) {
+            return true;
+        }
+        match self.come.get_mut(&(kind, name_of(path))) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+fn name_of(path: &RelPath) -> Vec<u8> {
+    path.name().unwrap_or_default().to_vec()
 }
 
 /// What goes for a reason that the plan itself shows.
