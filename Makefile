@@ -21,7 +21,7 @@ help:
 	@echo 'make bench     against rsync; BENCH_ARGS="--quick --only W3,W5" and the like, or'
 	@echo '               BENCH_ARGS="--full --memory --charts doc --markdown doc/performance.md" for every number'
 	@echo 'make build     the release binary: $(BINARY)'
-	@echo 'make install   the binary, its manual and completions, below PREFIX (now $(PREFIX)) and DESTDIR'
+	@echo 'make install   the binary, its manual, completions and boot unit, below PREFIX (now $(PREFIX)) and DESTDIR'
 
 build:
 	@packaging/prerequisites.sh build
@@ -65,10 +65,12 @@ bench:
 
 install: build
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/man/man1' \
-	    '$(DESTDIR)$(PREFIX)/share/bash-completion/completions'
+	    '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' '$(DESTDIR)$(PREFIX)/lib/systemd/system'
 	install -m 755 '$(BINARY)' '$(DESTDIR)$(PREFIX)/bin/clonetool'
 	'$(BINARY)' man >'$(DESTDIR)$(PREFIX)/share/man/man1/clonetool.1'
 	'$(BINARY)' completions bash >'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/clonetool'
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' packaging/systemd/clonetool-recover.service \
+	    >'$(DESTDIR)$(PREFIX)/lib/systemd/system/clonetool-recover.service'
 
 clean:
 	$(CARGO) clean

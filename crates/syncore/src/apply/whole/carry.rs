@@ -30,9 +30,8 @@ impl Committer {
     /// Before the journal is on disk nothing was changed. After that the run has to be recovered.
     pub fn commit(&self) -> io::Result<()> {
         let Some(ledger) = &self.whole else { return Ok(()) };
-        if self.durable {
-            self.directories.flush()?;
-        }
+        // Even where nobody waits for the disk: a journal that is on it must not name what is not.
+        self.directories.flush()?;
         let Some(committed) = ledger.commit(&self.directories.root)? else { return Ok(()) };
         let journal = &committed.journal;
         (0..journal.removals_at).try_for_each(|number| self.step(ledger, journal, number))
