@@ -20,6 +20,7 @@ mod mounts;
 mod prepare_root;
 mod profiles;
 mod props;
+mod records;
 mod regressions;
 mod rooms;
 mod work;

@@ -4,16 +4,20 @@
 //! a name or option that changes under the scripts that use it; the tests keep the list.
 
 mod agent;
+mod check;
 mod clone;
 mod completions;
 mod explain;
 mod gates;
+mod history;
 mod hold;
 mod image;
 mod man;
+mod metrics;
 mod plan;
 mod prepare_root;
 mod profile;
+mod status;
 mod sync;
 mod verify;
 
@@ -21,6 +25,8 @@ use clap::{Parser, Subcommand};
 
 use crate::error::{CommandError, EXIT_CODES};
 use crate::run::Outcome;
+
+pub(crate) use check::usage as check_usage;
 
 /// Clone a running Unix host to its standby and hold it in sync
 ///
@@ -46,6 +52,10 @@ pub(crate) enum Command {
     PrepareRoot(prepare_root::PrepareRootArguments),
     Image(image::ImageArguments),
     Profile(profile::ProfileArguments),
+    History(history::HistoryArguments),
+    Status(status::StatusArguments),
+    Check(check::CheckArguments),
+    Metrics(metrics::MetricsArguments),
     Agent(agent::AgentArguments),
     Completions(completions::CompletionsArguments),
     Man(man::ManArguments),
@@ -65,6 +75,10 @@ impl Command {
             Self::PrepareRoot(arguments) => return arguments.run(),
             Self::Image(arguments) => arguments.run(),
             Self::Profile(arguments) => arguments.run(),
+            Self::History(arguments) => arguments.run(),
+            Self::Status(arguments) => arguments.run(),
+            Self::Check(arguments) => return Ok(arguments.run()),
+            Self::Metrics(arguments) => arguments.run(),
             Self::Agent(arguments) => arguments.run(),
             Self::Completions(arguments) => arguments.run(),
             Self::Man(arguments) => arguments.run(),
@@ -197,6 +211,12 @@ mod tests {
             &["image", "list", "--files", "--json", "root.img"],
             &["profile", "list"],
             &["profile", "export", "linux-daily", "--rsync"],
+            &["history"],
+            &["history", "linux-daily", "--limit", "5", "--since", "7d", "--outcome", "refused", "--json"],
+            &["history", "--run", "1795275160-9f3c2a1e", "--records", "/a"],
+            &["status", "linux-daily", "linux-hourly-auth", "--json"],
+            &["check", "linux-daily", "--warning", "20h", "--critical", "26h", "--destination", "h:/"],
+            &["metrics", "--output", "/a/clonetool.prom"],
             &["agent", "--root", "/", "--read-only"],
             &["completions", "bash"],
             &["man"],
@@ -222,6 +242,9 @@ mod tests {
             &["gates", "-q", "--json", "linux-daily"],
             &["image", "create", "--level", "0", "/", "root.img"],
             &["image", "restore", "root.img"],
+            &["history", "--run", "../x"],
+            &["history", "--run", "1795275160-9f3c2a1e", "linux-daily"],
+            &["check", "--critical", "26"],
             &["hold", "release"],
             &["hold", "release", "--all", "pay.timer"],
         ];

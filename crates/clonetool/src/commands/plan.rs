@@ -17,6 +17,6 @@ pub(crate) struct PlanArguments {
 
 impl PlanArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
-        self.profile.run(Purpose::Plan)
+        self.profile.run(Purpose::Plan, None)
     }
 }

@@ -12,6 +12,8 @@ use syncore::session::{Job, Location, Options};
 use crate::arguments::{ChangeOptions, ConnectionOptions, OutputOptions, ScopeOptions};
 use crate::error::CommandError;
 use crate::profiles;
+use crate::recorder::Recorder;
+use crate::records::RecordsOptions;
 use crate::run::{self, Outcome, Purpose, Undertaking};
 use crate::ui::Ui;
 
@@ -25,6 +27,8 @@ pub(crate) struct SyncArguments {
     /// Make the plan, print it and stop
     #[arg(short = 'n', long)]
     dry_run: bool,
+    #[command(flatten)]
+    records: RecordsOptions,
 }
 
 /// What `sync` and `plan` have in common.
@@ -50,13 +54,17 @@ pub(super) struct ProfiledArguments {
 
 impl SyncArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
-        self.profile.run(if self.dry_run { Purpose::Plan } else { Purpose::Change })
+        if self.dry_run {
+            return self.profile.run(Purpose::Plan, None);
+        }
+        let recorder = Recorder::begin(&self.records, &self.profile.profile);
+        self.profile.run(Purpose::Change, Some(recorder))
     }
 }
 
 impl ProfiledArguments {
-    pub(super) fn run(&self, purpose: Purpose) -> Result<Outcome, CommandError> {
-        run::execute(purpose, &self.output, |ui| self.work(purpose, ui))
+    pub(super) fn run(&self, purpose: Purpose, recorder: Option<Recorder>) -> Result<Outcome, CommandError> {
+        run::execute_recorded(purpose, &self.output, recorder, |ui| self.work(purpose, ui))
     }
 
     fn work(&self, purpose: Purpose, ui: &Ui) -> Result<Undertaking, CommandError> {
