@@ -60,7 +60,7 @@ impl Pair {
     fn plant(&self, age: i64, outcome: &str, exit_code: Option<u8>) {
         let now = i64::try_from(now()).unwrap();
         let started = now - age;
-        let run = format!("{started}-00000001");
+        let run = format!("{started}-000000-0001");
         let record = json!({
             "version": 1, "run": run, "program": "0.1.0", "profile": self.profile, "uid": 0,
             "source": self.work.join("production"), "destination": self.work.join("standby"),
@@ -116,10 +116,16 @@ fn a_sync_that_is_done_leaves_what_it_did_for_root_alone() {
     ] {
         assert!(shown.stdout.contains(line), "{line}: {}", shown.describe());
     }
+    // The latest comes first, also of one second.
+    fs::remove_dir_all(pair.work.join("production")).unwrap();
+    pair.sync(&[]).expect_code(1);
+    let listed = pair.call("history", &["--json"]).expect_code(0).objects();
+    assert_eq!([&listed[0]["outcome"], &listed[1]["outcome"]], ["failed", "in-sync"]);
+    fs::create_dir(pair.work.join("production")).unwrap();
     // What changes nothing is no run.
     pair.sync(&["-n"]).expect_code(0);
     pair.call("sync", &["--dry-run", "--json"]).expect_code(0);
-    assert_eq!(pair.all().len(), 1);
+    assert_eq!(pair.all().len(), 2);
 }
 
 #[test]
@@ -293,7 +299,7 @@ fn the_list_is_filtered_and_says_what_it_leaves_out() {
     let records = pair.records.to_str().unwrap();
     let other = clonetool(["history", "linux-daily", "--records", records]).expect_code(0);
     assert_eq!(other.stdout, "no such run is recorded\n");
-    clonetool(["history", "--run", "1-00000001", "--records", records]).expect_code(1);
+    clonetool(["history", "--run", "1-000000-0001", "--records", records]).expect_code(1);
     clonetool(["history", "--run", "../x", "--records", records]).expect_code(2);
 }
 
@@ -301,9 +307,9 @@ fn the_list_is_filtered_and_says_what_it_leaves_out() {
 fn a_damaged_record_is_named_and_hides_no_other() {
     let pair = Pair::new("records-damaged", "[schedule]\nrpo = \"1h\"\n");
     pair.plant(100, "in-sync", Some(0));
-    fs::write(pair.records.join("5-00000005.json"), "{\"version\":").unwrap();
+    fs::write(pair.records.join("5-000000-0005.json"), "{\"version\":").unwrap();
     let name =
-        format!("a record cannot be read: {}/5-00000005.json: it is no record", pair.records.display());
+        format!("a record cannot be read: {}/5-000000-0005.json: it is no record", pair.records.display());
     let listed = pair.call("history", &[]).expect_code(4).expect_stderr(&name);
     assert_eq!(listed.stdout.lines().count(), 1, "{}", listed.describe());
     let status = pair.call("status", &[]).expect_code(4).expect_stderr(&name);

@@ -120,6 +120,8 @@ pub(crate) fn span(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use syncore::record::{RunId, standings};
 
     use super::*;
@@ -129,7 +131,7 @@ mod tests {
 
     fn judged(runs: &[(u64, Outcome)], limits: Limits, now_seconds: u64) -> (Health, String) {
         let record = |(started_seconds, outcome): &(u64, Outcome)| {
-            let run = RunId { started_seconds: *started_seconds, random: 0 };
+            let run = RunId::new(Duration::from_secs(*started_seconds), 0);
             let mut record = Record::begin(run, "0.1.0", "p", 0);
             (record.source, record.destination) = (Some("/".into()), Some("s:/".into()));
             record.outcome = *outcome;

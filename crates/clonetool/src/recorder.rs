@@ -23,7 +23,7 @@ use syncore::session::Report;
 
 use crate::error::{CommandError, Kind};
 use crate::gates::Moment;
-use crate::records::{DIRECTORY, RecordsOptions, now_seconds, profile_name};
+use crate::records::{DIRECTORY, RecordsOptions, now_seconds, profile_name, since_epoch};
 use crate::run::Outcome;
 use crate::ui;
 
@@ -44,8 +44,7 @@ impl Recorder {
     /// Begins the record of a run under `profile`, in memory.
     pub(crate) fn begin(options: &RecordsOptions, profile: &OsStr) -> Self {
         let drawn = RandomState::new().build_hasher().finish();
-        let random = u32::try_from(drawn >> 32).unwrap_or(0);
-        let run = RunId { started_seconds: now_seconds(), random };
+        let run = RunId::new(since_epoch(), u16::try_from(drawn >> 48).unwrap_or(0));
         let uid = rustix::process::getuid().as_raw();
         let record = Record::begin(run, env!("CARGO_PKG_VERSION"), &profile_name(profile), uid);
         let state = State { record, phase: None, told: false };

@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use syncore::record::{History, RecordError, Standing, Store, standings};
@@ -50,9 +50,14 @@ impl From<RecordError> for CommandError {
     }
 }
 
-/// Seconds since the epoch; 0 when the clock is before it.
+/// The time by this host's clock; 0 when that is before the epoch.
+pub(crate) fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The same in whole seconds.
 pub(crate) fn now_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    since_epoch().as_secs()
 }
 
 /// The name by which records know a profile: a path is made absolute, so that it means the same from anywhere.

@@ -119,7 +119,7 @@ fn list(runs: &[&Record], more: usize) -> String {
         let took = seconds(Duration::try_from_secs_f64(record.elapsed_seconds).unwrap_or_default());
         let came = record.counts.as_ref().map(|counts| format!("; {}", changes(counts))).unwrap_or_default();
         let (run, began, profile) = (record.run, utc(record.started_seconds), harmless(&record.profile));
-        let _ = writeln!(text, "{run}  {began}  {profile}{to}: {}, {took}{came}", ending(record));
+        let _ = writeln!(text, "{run}  {began}  {profile}{to}: {took}, {}{came}", ending(record));
     }
     match (runs.len(), more) {
         (0, 0) => text.push_str("no such run is recorded\n"),

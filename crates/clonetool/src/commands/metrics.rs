@@ -125,12 +125,15 @@ fn labels(standing: &Standing<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use syncore::record::{Outcome as Recorded, RunId, standings};
 
     use super::*;
 
     fn run(started_seconds: u64, outcome: Recorded) -> Record {
-        let mut record = Record::begin(RunId { started_seconds, random: 0 }, "0.1.0", "a\"b\\c\nd", 0);
+        let mut record =
+            Record::begin(RunId::new(Duration::from_secs(started_seconds), 0), "0.1.0", "a\"b\\c\nd", 0);
         (record.source, record.destination) = (Some("/".into()), Some("s:/".into()));
         record.outcome = outcome;
         record

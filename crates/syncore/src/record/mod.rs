@@ -14,6 +14,7 @@ mod store;
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -33,45 +34,62 @@ const GATES_KEPT: usize = 200;
 /// How long one text in a record may be.
 const TEXT_CHARS: usize = 1000;
 
-/// Names a run: when it began, and a number drawn for it.
+/// Names a run: when it began, and a number drawn for it. Runs are in the order in which they began, also those of one
+/// second.
 ///
 /// ```
+/// use std::time::Duration;
 /// use syncore::record::RunId;
-/// let run = RunId { started_seconds: 1_795_275_160, random: 0x9f3c };
-/// assert_eq!(run.to_string(), "1795275160-00009f3c");
-/// assert_eq!("1795275160-00009f3c".parse(), Ok(run));
-/// assert!("../1795275160-00009f3c".parse::<RunId>().is_err());
+/// let run = RunId::new(Duration::new(1_795_275_160, 482_113_000), 0x9f3c);
+/// assert_eq!(run.to_string(), "1795275160-482113-9f3c");
+/// assert_eq!("1795275160-482113-9f3c".parse(), Ok(run));
+/// assert!("../1795275160-482113-9f3c".parse::<RunId>().is_err());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RunId {
-    /// Seconds since the epoch.
-    pub started_seconds: u64,
-    /// Tells apart what began in the same second.
-    pub random: u32,
+    started_seconds: u64,
+    microseconds: u32,
+    random: u16,
+}
+
+impl RunId {
+    /// A run that began so long after the epoch; `random` tells apart what began in the same microsecond.
+    #[must_use]
+    pub fn new(since_epoch: Duration, random: u16) -> Self {
+        Self { started_seconds: since_epoch.as_secs(), microseconds: since_epoch.subsec_micros(), random }
+    }
+
+    /// When it began, in seconds since the epoch.
+    #[must_use]
+    pub fn started_seconds(self) -> u64 {
+        self.started_seconds
+    }
 }
 
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{:08x}", self.started_seconds, self.random)
+        write!(f, "{}-{:06}-{:04x}", self.started_seconds, self.microseconds, self.random)
     }
 }
 
 /// A text that names no run.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("it is no run's name, as 1795275160-9f3c2a1e is one")]
+#[error("it is no run's name, as 1795275160-482113-9f3c is one")]
 pub struct NoRunId;
 
 impl FromStr for RunId {
     type Err = NoRunId;
 
     fn from_str(text: &str) -> Result<Self, NoRunId> {
-        let (seconds, random) = text.split_once('-').ok_or(NoRunId)?;
-        let started_seconds = seconds.parse().map_err(|_| NoRunId)?;
-        let random = u32::from_str_radix(random, 16).map_err(|_| NoRunId)?;
-        let run = Self { started_seconds, random };
+        let mut parts = text.split('-');
+        let mut part = || parts.next().ok_or(NoRunId);
+        let started_seconds = part()?.parse().map_err(|_| NoRunId)?;
+        let microseconds = part()?.parse().map_err(|_| NoRunId)?;
+        let random = u16::from_str_radix(part()?, 16).map_err(|_| NoRunId)?;
+        let run = Self { started_seconds, microseconds, random };
         // One run, one name: it is that of a file, too.
-        if run.to_string() == text { Ok(run) } else { Err(NoRunId) }
+        if run.to_string() == text && microseconds < 1_000_000 { Ok(run) } else { Err(NoRunId) }
     }
 }
 
@@ -263,7 +281,7 @@ impl Record {
             uid,
             source: None,
             destination: None,
-            started_seconds: run.started_seconds,
+            started_seconds: run.started_seconds(),
             ended_seconds: None,
             elapsed_seconds: 0.0,
             outcome: Outcome::Unfinished,
@@ -353,26 +371,38 @@ mod tests {
 
     #[test]
     fn a_run_has_one_name() {
-        for bad in [
+        let bad = [
             "",
             "1",
-            "1-2",
-            "01-00000000",
-            "+1-00000000",
-            "1-0000000G",
-            "1-+0000000",
-            "1-00000000/",
-            "1-ABCDEF01",
-        ] {
+            "1-000000",
+            "1-000000-00000",
+            "01-000000-0000",
+            "+1-000000-0000",
+            "1-00000-0000",
+            "1-1000000-0000",
+            "1-000000-000G",
+            "1-000000-+000",
+            "1-000000-0000/",
+            "1-000000-ABCD",
+            "1-000000-0000-0",
+        ];
+        for bad in bad {
             assert_eq!(bad.parse::<RunId>(), Err(NoRunId), "{bad}");
         }
-        let run = RunId { started_seconds: u64::MAX, random: u32::MAX };
+        let run = RunId::new(Duration::new(u64::MAX, 999_999_999), u16::MAX);
         assert_eq!(run.to_string().parse(), Ok(run));
     }
 
     #[test]
+    fn runs_of_one_second_are_in_the_order_in_which_they_began() {
+        let first = RunId::new(Duration::new(1, 999_000), u16::MAX);
+        let second = RunId::new(Duration::new(1, 2_000_000), 0);
+        assert!(first < second && second < RunId::new(Duration::from_secs(2), 0));
+    }
+
+    #[test]
     fn a_record_does_not_grow_with_what_goes_wrong() {
-        let mut record = Record::begin(RunId { started_seconds: 1, random: 2 }, "0.1.0", "p", 0);
+        let mut record = Record::begin(RunId::new(Duration::from_secs(1), 2), "0.1.0", "p", 0);
         let path = RelPath::new(vec![b'\\'; 200]).unwrap();
         for _ in 0..10_000 {
             record.problem(&Problem::new(&path, Operation::Read, "\u{1b}".repeat(9000)));

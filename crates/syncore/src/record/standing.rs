@@ -107,11 +107,14 @@ pub fn standings(records: &[Record]) -> Vec<Standing<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::RunId;
     use super::*;
 
     fn run(started_seconds: u64, profile: &str, destination: Option<&str>, outcome: Outcome) -> Record {
-        let mut record = Record::begin(RunId { started_seconds, random: 0 }, "0.1.0", profile, 0);
+        let mut record =
+            Record::begin(RunId::new(Duration::from_secs(started_seconds), 0), "0.1.0", profile, 0);
         record.source = destination.map(|_| "/".to_owned());
         record.destination = destination.map(str::to_owned);
         record.outcome = outcome;

@@ -162,7 +162,7 @@ impl Store {
         if record.version > VERSION {
             return Err(format!("a later clonetool wrote it, in form {}", record.version));
         }
-        if (record.run, record.started_seconds) != (run, run.started_seconds) {
+        if (record.run, record.started_seconds) != (run, run.started_seconds()) {
             return Err(format!("it is the record of another run, {}", record.run));
         }
         Ok(Some(record))
@@ -180,7 +180,7 @@ impl Store {
             let stem = staged.unwrap_or(&name).strip_suffix(SUFFIX);
             let Some(run) = stem.and_then(|stem| stem.parse::<RunId>().ok()) else { continue };
             match staged {
-                Some(_) if run.started_seconds.saturating_add(STAGED_SECONDS) < now_seconds => {
+                Some(_) if run.started_seconds().saturating_add(STAGED_SECONDS) < now_seconds => {
                     self.remove(&name)?;
                 }
                 Some(_) => {}
@@ -188,7 +188,7 @@ impl Store {
             }
         }
         runs.sort_unstable_by(|a, b| b.cmp(a));
-        let old = |run: &RunId| now_seconds.saturating_sub(run.started_seconds) > retention.max_age_seconds;
+        let old = |run: &RunId| now_seconds.saturating_sub(run.started_seconds()) > retention.max_age_seconds;
         let goes = |(place, (run, _)): &(usize, &(RunId, String))| {
             *place >= retention.max_records || (*place >= ALWAYS_KEPT && old(run))
         };
@@ -274,11 +274,12 @@ fn shown(path: &Path) -> String {
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     use super::*;
 
-    fn record(started_seconds: u64, random: u32) -> Record {
-        Record::begin(RunId { started_seconds, random }, "0.1.0", "p", 0)
+    fn record(started_seconds: u64, random: u16) -> Record {
+        Record::begin(RunId::new(Duration::from_secs(started_seconds), random), "0.1.0", "p", 0)
     }
 
     fn store() -> (tempfile::TempDir, Store) {
@@ -303,7 +304,7 @@ mod tests {
         assert_eq!((history.records, history.damaged), (vec![written], vec![]));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&store.path), 0o700);
-        assert_eq!(mode(&store.path.join("5-00000007.json")), 0o600);
+        assert_eq!(mode(&store.path.join("5-000000-0007.json")), 0o600);
         assert_eq!(fs::read_dir(&store.path).unwrap().count(), 1, "what was staged is left");
     }
 
@@ -319,18 +320,18 @@ mod tests {
     fn what_is_damaged_is_named_and_takes_no_other_record_with_it() {
         let (work, store) = store();
         store.write(&record(1, 1)).unwrap();
-        let whole = fs::read(store.path.join("1-00000001.json")).unwrap();
+        let whole = fs::read(store.path.join("1-000000-0001.json")).unwrap();
         let text = String::from_utf8(whole.clone()).unwrap();
-        fs::write(store.path.join("2-00000002.json"), &whole[..whole.len() / 2]).unwrap();
-        fs::write(store.path.join("3-00000003.json"), &whole).unwrap();
+        fs::write(store.path.join("2-000000-0002.json"), &whole[..whole.len() / 2]).unwrap();
+        fs::write(store.path.join("3-000000-0003.json"), &whole).unwrap();
         fs::write(store.path.join("1-1.json"), &whole).unwrap();
-        fs::write(store.path.join("4-00000004.json"), "").unwrap();
-        let later = text.replace("\"version\":1", "\"version\":2").replace("1-00000001", "5-00000005");
-        fs::write(store.path.join("5-00000005.json"), later).unwrap();
-        fs::create_dir(store.path.join("6-00000006.json")).unwrap();
-        std::os::unix::fs::symlink("1-00000001.json", store.path.join("7-00000007.json")).unwrap();
-        fs::write(store.path.join("8-00000008.json"), "[".repeat(1 << 20)).unwrap();
-        let fifo = store.path.join("9-00000009.json");
+        fs::write(store.path.join("4-000000-0004.json"), "").unwrap();
+        let later = text.replace("\"version\":1", "\"version\":2").replace("1-000000-0001", "5-000000-0005");
+        fs::write(store.path.join("5-000000-0005.json"), later).unwrap();
+        fs::create_dir(store.path.join("6-000000-0006.json")).unwrap();
+        std::os::unix::fs::symlink("1-000000-0001.json", store.path.join("7-000000-0007.json")).unwrap();
+        fs::write(store.path.join("8-000000-0008.json"), "[".repeat(1 << 20)).unwrap();
+        let fifo = store.path.join("9-000000-0009.json");
         assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         fs::write(store.path.join("notes"), "").unwrap();
         let history = store.read().unwrap();
@@ -365,7 +366,7 @@ mod tests {
     #[test]
     fn what_a_killed_run_staged_goes_a_day_later() {
         let (_work, store) = store();
-        let staged = store.path.join(".9-00000000.json.new");
+        let staged = store.path.join(".9-000000-0000.json.new");
         fs::write(&staged, "{").unwrap();
         store.prune(Retention::default(), 9 + 86_400).unwrap();
         assert!(staged.exists());
