@@ -58,12 +58,16 @@ impl Pair {
 
     /// Writes a record in its documented form, of a run that began `age` seconds ago (negative: that will begin).
     fn plant(&self, age: i64, outcome: &str, exit_code: Option<u8>) {
+        self.plant_to(self.work.join("standby").to_str().unwrap(), age, outcome, exit_code);
+    }
+
+    fn plant_to(&self, destination: &str, age: i64, outcome: &str, exit_code: Option<u8>) {
         let now = i64::try_from(now()).unwrap();
         let started = now - age;
         let run = format!("{started}-000000-0001");
         let record = json!({
             "version": 1, "run": run, "program": "0.1.0", "profile": self.profile, "uid": 0,
-            "source": self.work.join("production"), "destination": self.work.join("standby"),
+            "source": self.work.join("production"), "destination": destination,
             "started_seconds": started, "ended_seconds": started + 1, "elapsed_seconds": 1.5,
             "outcome": outcome, "exit_code": exit_code, "message": null, "hints": [], "gates": [], "plan": null,
             "counts": null, "phases": [], "problem_count": 0, "problems": [],
@@ -426,6 +430,24 @@ fn check_gives_the_age_in_seconds_with_its_limits() {
     let label = format!("'{} to {}'=", pair.profile.display(), pair.work.join("standby").display());
     let value = data.strip_prefix(&label).expect("the label").strip_suffix("s;288000;360000;0").expect(data);
     assert!((1000..1100).contains(&value.parse::<u64>().unwrap()), "{data}");
+}
+
+#[test]
+fn of_several_standbys_the_worst_decides_unless_one_is_named() {
+    let pair = Pair::new("records-several", "[schedule]\nrpo = \"1h\"\n");
+    pair.plant_to("a:/", 10, "in-sync", Some(0));
+    pair.plant_to("b:/", 7200, "in-sync", Some(0));
+    let profile = pair.profile.display();
+    let worst = pair.call("check", &[]).expect_code(2);
+    let text = format!(
+        "CLONETOOL CRITICAL - {profile} to b:/: last good run 2 h ago, 1 h allowed; {profile} to a:/: "
+    );
+    assert!(worst.stdout.starts_with(&text), "{}", worst.describe());
+    assert_eq!(worst.stdout.matches("s;2880;3600;0").count(), 2, "{}", worst.describe());
+    pair.call("check", &["--destination", "a:/"]).expect_code(0);
+    pair.call("check", &["--destination", "root@a:/"]).expect_code(0);
+    pair.call("check", &["--destination", "b:/"]).expect_code(2);
+    assert_eq!(pair.call("status", &[]).expect_code(0).stdout.matches("  last good ").count(), 2);
 }
 
 #[test]
