@@ -67,7 +67,7 @@ impl Pair {
         let run = format!("{started}-000000-0001");
         let record = json!({
             "version": 1, "run": run, "program": "0.1.0", "profile": self.profile, "uid": 0,
-            "source": self.work.join("production"), "destination": destination,
+            "source": self.work.join("production"), "destination": destination, "partial": false,
             "started_seconds": started, "ended_seconds": started + 1, "elapsed_seconds": 1.5,
             "outcome": outcome, "exit_code": exit_code, "message": null, "hints": [], "gates": [], "plan": null,
             "counts": null, "phases": [], "problem_count": 0, "problems": [],
@@ -448,6 +448,30 @@ fn of_several_standbys_the_worst_decides_unless_one_is_named() {
     pair.call("check", &["--destination", "root@a:/"]).expect_code(0);
     pair.call("check", &["--destination", "b:/"]).expect_code(2);
     assert_eq!(pair.call("status", &[]).expect_code(0).stdout.matches("  last good ").count(), 2);
+}
+
+#[test]
+fn a_run_whose_options_leave_something_out_does_not_pass_for_a_whole_one() {
+    let pair = Pair::new("records-partial", "[schedule]\nrpo = \"1h\"\n");
+    for option in ["--exclude=/motd", "--include=/etc", "--protect=/motd", "--rules-from=linux-daily", "-x"] {
+        pair.sync(&[option]).expect_code(0);
+        assert_eq!(
+            (&pair.only()["outcome"], &pair.only()["partial"]),
+            (&json!("in-sync"), &json!(true)),
+            "{option}"
+        );
+        let checked = pair.call("check", &[]).expect_code(2);
+        assert!(checked.stdout.contains("no good run is recorded"), "{}", checked.describe());
+        let listed = pair.call("history", &[]).expect_code(0);
+        assert!(
+            listed.stdout.contains("in-sync (exit 0), of what its options left"),
+            "{}",
+            listed.describe()
+        );
+        pair.forget();
+    }
+    pair.sync(&[]).expect_code(0);
+    pair.call("check", &[]).expect_code(0);
 }
 
 #[test]

@@ -97,7 +97,8 @@ pub(crate) fn ending(record: &Record) -> String {
     };
     let message =
         record.message.as_ref().map(|message| format!(": {}", one_line(message))).unwrap_or_default();
-    format!("{}{code}{problems}{message}", record.outcome.word())
+    let partial = if record.partial { ", of what its options left" } else { "" };
+    format!("{}{code}{problems}{partial}{message}", record.outcome.word())
 }
 
 /// A message may quote ssh, which says what it has to say in several lines.

@@ -41,12 +41,13 @@ struct State {
 }
 
 impl Recorder {
-    /// Begins the record of a run under `profile`, in memory.
-    pub(crate) fn begin(options: &RecordsOptions, profile: &OsStr) -> Self {
+    /// Begins the record of a run under `profile`, in memory; `partial` where options changed what takes part.
+    pub(crate) fn begin(options: &RecordsOptions, profile: &OsStr, partial: bool) -> Self {
         let drawn = RandomState::new().build_hasher().finish();
         let run = RunId::new(since_epoch(), u16::try_from(drawn >> 48).unwrap_or(0));
         let uid = rustix::process::getuid().as_raw();
-        let record = Record::begin(run, env!("CARGO_PKG_VERSION"), &profile_name(profile), uid);
+        let mut record = Record::begin(run, env!("CARGO_PKG_VERSION"), &profile_name(profile), uid);
+        record.partial = partial;
         let state = State { record, phase: None, told: false };
         Self { directory: options.directory().to_owned(), started: Instant::now(), state: Mutex::new(state) }
     }

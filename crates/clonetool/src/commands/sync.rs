@@ -57,7 +57,7 @@ impl SyncArguments {
         if self.dry_run {
             return self.profile.run(Purpose::Plan, None);
         }
-        let recorder = Recorder::begin(&self.records, &self.profile.profile);
+        let recorder = Recorder::begin(&self.records, &self.profile.profile, self.profile.scope.any());
         self.profile.run(Purpose::Change, Some(recorder))
     }
 }

@@ -241,6 +241,8 @@ pub struct Record {
     pub source: Option<String>,
     /// What was to be changed; none as above.
     pub destination: Option<String>,
+    /// Whether options changed what takes part, so that it need not have covered what the profile says.
+    pub partial: bool,
     /// When it began, in seconds since the epoch.
     pub started_seconds: u64,
     /// When it ended, in seconds since the epoch; none while it has not.
@@ -281,6 +283,7 @@ impl Record {
             uid,
             source: None,
             destination: None,
+            partial: false,
             started_seconds: run.started_seconds(),
             ended_seconds: None,
             elapsed_seconds: 0.0,
@@ -323,10 +326,10 @@ impl Record {
         self.hints = hints.iter().map(|hint| clipped(hint)).collect();
     }
 
-    /// Whether the standby was in sync after it: complete, without a problem, on stable storage.
+    /// Whether the standby was in sync after it: all that the profile covers, without a problem, on stable storage.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.outcome == Outcome::InSync
+        self.outcome == Outcome::InSync && !self.partial
     }
 }
 

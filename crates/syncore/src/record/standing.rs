@@ -179,6 +179,14 @@ mod tests {
     }
 
     #[test]
+    fn a_run_of_a_part_makes_no_standby_good() {
+        let mut records =
+            [run(1, "p", Some("a:/"), Outcome::InSync), run(5, "p", Some("a:/"), Outcome::InSync)];
+        records[1].partial = true;
+        assert_eq!(standings(&records)[0].age(6), Age::Seconds(5));
+    }
+
+    #[test]
     fn refusals_are_counted_since_the_last_good_run_and_runs_that_have_not_ended_are_told_apart() {
         let records = [
             run(1, "p", Some("a:/"), Outcome::Refused),
