@@ -347,7 +347,7 @@ sync_options() {
 title "Every hour: the accounts"
 sync_options hourly-plan plan linux-hourly-auth --itemize
 indent <"$work/hourly-plan.out"
-sync_options hourly sync linux-hourly-auth --json
+sync_options hourly sync linux-hourly-auth --json --records "$work/records"
 changes hourly
 grep -q '^bob:' "$standby/etc/passwd" || die "bob did not arrive"
 grep -q 'newhash' "$standby/etc/shadow" || die "alice's password did not arrive"
@@ -358,7 +358,7 @@ clonetool explain explain linux-daily /etc/hostname
 indent <"$work/explain.out"
 sync_options daily-plan plan linux-daily --itemize
 head -n 40 "$work/daily-plan.out" | indent
-sync_options daily sync linux-daily --json
+sync_options daily sync linux-daily --json --records "$work/records"
 changes daily
 
 # --- is it true? ----------------------------------------------------------------------------------------------

@@ -18,8 +18,21 @@ use crate::common::{
 };
 
 /// The commands that this version must have.
-const COMMANDS: [&str; 9] =
-    ["clone", "sync", "plan", "verify", "explain", "profile", "agent", "completions", "man"];
+const COMMANDS: [&str; 13] = [
+    "clone",
+    "sync",
+    "plan",
+    "verify",
+    "explain",
+    "history",
+    "status",
+    "check",
+    "metrics",
+    "profile",
+    "agent",
+    "completions",
+    "man",
+];
 
 fn clone(extra: &[&str], source: &Path, destination: &Path) -> Output {
     let mut args: Vec<&OsStr> = vec!["clone".as_ref()];

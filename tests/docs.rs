@@ -6,8 +6,9 @@ use std::path::Path;
 
 use crate::common::clonetool;
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "doc/gates.md",
+    "doc/operations.md",
     "doc/prepare-root.md",
     "README.md",
     "SECURITY.md",

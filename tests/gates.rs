@@ -232,6 +232,9 @@ fn a_signal_ends_a_gate_that_waits_and_what_it_runs() {
     for asking in ["gates", "sync"] {
         let mut command = std::process::Command::new(CLONETOOL);
         command.args([asking, pair.profile.to_str().unwrap()]).stderr(std::process::Stdio::piped());
+        if asking == "sync" {
+            command.arg("--records").arg(pair.work.join("records"));
+        }
         let child = command.spawn().unwrap();
         let waiting = fs::read_to_string(&fifo).unwrap();
         run("kill", ["-TERM", &child.id().to_string()]);

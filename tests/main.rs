@@ -21,6 +21,7 @@ mod prepare_root;
 mod profiles;
 mod props;
 mod radius;
+mod records;
 mod regressions;
 mod rooms;
 mod whole;

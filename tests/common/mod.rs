@@ -18,6 +18,9 @@ use serde_json::Value;
 /// The program under test.
 pub(crate) const CLONETOOL: &str = env!("CARGO_BIN_EXE_clonetool");
 
+/// Where the records of syncs go of which no test asks.
+const RECORDS: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/records");
+
 /// How long one run of the program may take before it is killed and the test fails.
 const RUN_LIMIT_SECONDS: &str = "600";
 
@@ -197,7 +200,11 @@ pub(crate) fn clonetool_by<S: AsRef<OsStr>>(
     program: &str,
     args: impl IntoIterator<Item = S>,
 ) -> Output {
-    let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+    let mut args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+    // Tests leave no records on the host that they run on.
+    if args.first().is_some_and(|first| first == "sync") && !args.iter().any(|arg| arg == "--records") {
+        args.splice(1..1, ["--records".into(), RECORDS.into()]);
+    }
     let mut command = Command::new("timeout");
     command.args(["--signal=KILL", RUN_LIMIT_SECONDS]).args(prefix).arg(program).args(&args);
     command

@@ -295,6 +295,12 @@ impl ConnectionOptions {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl ScopeOptions {
+    /// Whether any of them is given: such a run need not cover what its profile says.
+    pub(crate) fn any(&self) -> bool {
+        let Self { exclude, include, protect, rules_from, one_file_system } = self;
+        *one_file_system || [exclude, include, protect, rules_from].iter().any(|rules| !rules.is_empty())
+    }
+
     /// The rules of the command line and of the profiles it names, after those in `rules`.
     pub(crate) fn rules(&self, mut rules: Vec<Rule>) -> Result<Vec<Rule>, CommandError> {
         if rules.is_empty() && self.rules_from.is_empty() && !self.include.is_empty() {

@@ -4,19 +4,23 @@
 //! a name or option that changes under the scripts that use it; the tests keep the list.
 
 mod agent;
+mod check;
 mod clone;
 mod completions;
 mod explain;
 mod gates;
+mod history;
 mod hold;
 mod image;
 mod man;
+mod metrics;
 mod plan;
 mod prepare_root;
 mod profile;
 mod recover;
 mod rollback;
 mod schedule;
+mod status;
 mod sync;
 mod verify;
 
@@ -24,6 +28,8 @@ use clap::{Parser, Subcommand};
 
 use crate::error::{CommandError, EXIT_CODES};
 use crate::run::Outcome;
+
+pub(crate) use check::usage as check_usage;
 
 /// Clone a running Unix host to its standby and hold it in sync
 ///
@@ -52,6 +58,10 @@ pub(crate) enum Command {
     Rollback(rollback::RollbackArguments),
     Recover(recover::RecoverArguments),
     Schedule(schedule::ScheduleArguments),
+    History(history::HistoryArguments),
+    Status(status::StatusArguments),
+    Check(check::CheckArguments),
+    Metrics(metrics::MetricsArguments),
     Agent(agent::AgentArguments),
     Completions(completions::CompletionsArguments),
     Man(man::ManArguments),
@@ -74,6 +84,10 @@ impl Command {
             Self::Rollback(arguments) => arguments.run(),
             Self::Recover(arguments) => arguments.run(),
             Self::Schedule(arguments) => arguments.run(),
+            Self::History(arguments) => arguments.run(),
+            Self::Status(arguments) => arguments.run(),
+            Self::Check(arguments) => return Ok(arguments.run()),
+            Self::Metrics(arguments) => arguments.run(),
             Self::Agent(arguments) => arguments.run(),
             Self::Completions(arguments) => arguments.run(),
             Self::Man(arguments) => arguments.run(),
@@ -206,6 +220,12 @@ mod tests {
             &["image", "list", "--files", "--json", "root.img"],
             &["profile", "list"],
             &["profile", "export", "linux-daily", "--rsync"],
+            &["history"],
+            &["history", "linux-daily", "--limit", "5", "--since", "7d", "--outcome", "refused", "--json"],
+            &["history", "--run", "1795275160-482113-9f3c", "--records", "/a"],
+            &["status", "linux-daily", "linux-hourly-auth", "--json"],
+            &["check", "linux-daily", "--warning", "20h", "--critical", "26h", "--destination", "h:/"],
+            &["metrics", "--output", "/a/clonetool.prom"],
             &["agent", "--root", "/", "--read-only"],
             &["completions", "bash"],
             &["man"],
@@ -231,6 +251,9 @@ mod tests {
             &["gates", "-q", "--json", "linux-daily"],
             &["image", "create", "--level", "0", "/", "root.img"],
             &["image", "restore", "root.img"],
+            &["history", "--run", "../x"],
+            &["history", "--run", "1795275160-482113-9f3c", "linux-daily"],
+            &["check", "--critical", "26"],
             &["hold", "release"],
             &["hold", "release", "--all", "pay.timer"],
         ];

@@ -9,8 +9,11 @@ mod arguments;
 mod commands;
 mod error;
 mod gates;
+mod health;
 mod interrupt;
 mod profiles;
+mod recorder;
+mod records;
 mod run;
 mod ui;
 
@@ -27,6 +30,11 @@ fn main() -> ExitCode {
             // Help and version come here, too; clap knows which of the two streams and which exit code is right.
             // When even that stream is gone, the exit code is all that is left to say.
             let _ = usage.print();
+            // What monitoring asks has codes of its own.
+            if usage.exit_code() != 0 && std::env::args_os().nth(1).is_some_and(|command| command == "check")
+            {
+                return ExitCode::from(commands::check_usage());
+            }
             return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(error::USAGE));
         }
     };

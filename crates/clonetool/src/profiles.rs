@@ -39,7 +39,7 @@ pub(crate) fn find(name: &OsStr) -> Result<Source, CommandError> {
 
 fn find_in(directory: &Path, name: &OsStr) -> Result<Source, CommandError> {
     let shown = escape(name.as_encoded_bytes());
-    let is_path = shown.contains('/') || shown.ends_with(".toml");
+    let is_path = as_path(name).is_some();
     let (path, name) = match name.to_str().filter(|_| !is_path).and_then(|name| named(directory, name)) {
         Some(path) => (path, Some(shown.as_str())),
         None => (PathBuf::from(name), None),
@@ -64,6 +64,12 @@ fn find_in(directory: &Path, name: &OsStr) -> Result<Source, CommandError> {
         }
         Err(error) => Err(unreadable(&path, &error)),
     }
+}
+
+/// The path that an argument is; none for a name.
+pub(crate) fn as_path(name: &OsStr) -> Option<&Path> {
+    let text = name.as_encoded_bytes();
+    (text.contains(&b'/') || text.ends_with(b".toml")).then(|| Path::new(name))
 }
 
 /// The file of a name in `directory`; none for what is no name.

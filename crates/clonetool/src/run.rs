@@ -15,7 +15,8 @@ use crate::arguments::OutputOptions;
 use crate::error::{self, CommandError, Kind};
 use crate::gates::{self, Moment};
 use crate::interrupt;
-use crate::ui::{self, Ui};
+use crate::recorder::Recorder;
+use crate::ui::Ui;
 
 /// What a run is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub(crate) enum Outcome {
     Problems,
     /// Something differs.
     Differences,
+    /// Done and without a problem, but no record says so.
+    Unrecorded,
 }
 
 impl Outcome {
@@ -62,7 +65,7 @@ impl Outcome {
     pub(crate) const fn exit_code(self) -> u8 {
         match self {
             Self::InSync | Self::Done | Self::Planned | Self::Equal => 0,
-            Self::Problems => error::PROBLEMS,
+            Self::Problems | Self::Unrecorded => error::PROBLEMS,
             Self::Differences => error::DIFFERENCES,
         }
     }
@@ -76,6 +79,7 @@ impl Outcome {
             Self::Equal => "equal",
             Self::Problems => "problems",
             Self::Differences => "differences",
+            Self::Unrecorded => "unrecorded",
         }
     }
 }
@@ -87,7 +91,17 @@ pub(crate) fn execute(
     output: &OutputOptions,
     prepare: impl FnOnce(&Ui) -> Result<Undertaking, CommandError>,
 ) -> Result<Outcome, CommandError> {
-    let ui = Ui::open(purpose, output).inspect_err(|error| ui::not_opened(output, error))?;
+    execute_recorded(purpose, output, None, prepare)
+}
+
+/// The same, and `recorder` hears of it.
+pub(crate) fn execute_recorded(
+    purpose: Purpose,
+    output: &OutputOptions,
+    recorder: Option<Recorder>,
+    prepare: impl FnOnce(&Ui) -> Result<Undertaking, CommandError>,
+) -> Result<Outcome, CommandError> {
+    let ui = Ui::open(purpose, output, recorder)?;
     let result =
         interrupt::install().and_then(|()| prepare(&ui)).and_then(|work| carry_out(purpose, &work, &ui));
     if let Err(error) = &result {
@@ -128,7 +142,7 @@ fn carry_out(purpose: Purpose, work: &Undertaking, ui: &Ui) -> Result<Outcome, C
         report.add(deciding.run().map_err(CommandError::after_changes)?);
     }
     let planned_changes = deciding.planned_changes;
-    let outcome = Outcome::of(purpose, &job.options, &report, planned_changes);
+    let outcome = ui.recorded(Outcome::of(purpose, &job.options, &report, planned_changes), &report);
     ui.finished(outcome, &job.options, &report);
     match ui.output_error() {
         // The run is at its end, so its outcome stands even when whoever read the output has seen enough.

@@ -28,6 +28,7 @@ use crate::arguments::OutputOptions;
 use crate::error::{CommandError, harmless};
 use crate::gates::{self, Moment};
 use crate::interrupt;
+use crate::recorder::Recorder;
 use crate::run::{Outcome, Purpose};
 use log::Log;
 use progress::Progress;
@@ -43,6 +44,7 @@ pub(crate) struct Ui {
     verbose: bool,
     progress: Progress,
     log: Option<Log>,
+    recorder: Option<Recorder>,
     started: Instant,
     problems: Mutex<Vec<Problem>>,
     output_failed: AtomicBool,
@@ -50,9 +52,18 @@ pub(crate) struct Ui {
 }
 
 impl Ui {
-    /// Decides what is printed and where, and opens the log file.
-    pub(crate) fn open(purpose: Purpose, options: &OutputOptions) -> Result<Self, CommandError> {
-        let log = options.log_file.as_deref().map(Log::open).transpose()?;
+    /// Decides what is printed and where, and opens the log file; when it cannot, it says so in every other form.
+    pub(crate) fn open(
+        purpose: Purpose,
+        options: &OutputOptions,
+        recorder: Option<Recorder>,
+    ) -> Result<Self, CommandError> {
+        let log = options.log_file.as_deref().map(Log::open).transpose().inspect_err(|error| {
+            if let Some(recorder) = &recorder {
+                recorder.failed(error);
+            }
+            not_opened(options, error);
+        })?;
         // Of a run that changes nothing, what it prints is all there is: it is printed wherever it goes.
         let asked = purpose != Purpose::Change || options.verbose || io::stdout().is_terminal();
         let human = !options.json && !options.quiet;
@@ -63,6 +74,7 @@ impl Ui {
             verbose: options.verbose,
             progress: Progress::choose(options),
             log,
+            recorder,
             started: Instant::now(),
             problems: Mutex::default(),
             output_failed: AtomicBool::new(false),
@@ -72,7 +84,11 @@ impl Ui {
 
     /// Says in the log what begins.
     pub(crate) fn started(&self, job: &Job) {
-        self.started_from(&place(&job.source), &place(&job.destination));
+        let (source, destination) = (place(&job.source), place(&job.destination));
+        self.started_from(&source, &destination);
+        if let Some(recorder) = &self.recorder {
+            recorder.ends(&source, &destination);
+        }
     }
 
     /// Says in the log what begins; both ends are escaped.
@@ -100,6 +116,14 @@ impl Ui {
             log.line(&format!("plan {}: {} changes", plan.id(), plan.len()));
             plan.items().for_each(|item| log.line(&itemized(&item)));
         }
+        if let Some(recorder) = &self.recorder {
+            recorder.plan(plan);
+        }
+    }
+
+    /// Records how a run ended, before anybody is told: without its record it did not end well.
+    pub(crate) fn recorded(&self, outcome: Outcome, report: &Report) -> Outcome {
+        self.recorder.as_ref().map_or(outcome, |recorder| recorder.finished(outcome, report))
     }
 
     /// Prints problems and the summary of a run that came to its end.
@@ -148,6 +172,9 @@ impl Ui {
 
     /// Prints what is left to say of a run that failed, but for the error itself.
     pub(crate) fn failed(&self, error: &CommandError) {
+        if let Some(recorder) = &self.recorder {
+            recorder.failed(error);
+        }
         self.progress.clear();
         let problems = std::mem::take(&mut *lock(&self.problems));
         self.show_problems(&problems);
@@ -205,6 +232,9 @@ impl Ui {
         if let Some(log) = &self.log {
             lines.iter().for_each(|line| log.line(&format!("gate {line}")));
         }
+        if let Some(recorder) = &self.recorder {
+            recorder.gate(gate, answer, moment);
+        }
     }
 
     fn print(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
@@ -232,6 +262,9 @@ impl Monitor for Ui {
         if let Some(log) = &self.log {
             log.line(progress::word(phase));
         }
+        if let Some(recorder) = &self.recorder {
+            recorder.phase(progress::word(phase));
+        }
     }
 
     fn scanned(&self, entries: u64) {
@@ -255,6 +288,9 @@ impl Monitor for Ui {
         if let Some(log) = &self.log {
             log.line(&problem.to_string());
         }
+        if let Some(recorder) = &self.recorder {
+            recorder.problem(problem);
+        }
         lock(&self.problems).push(problem.clone());
     }
 
@@ -269,11 +305,16 @@ pub(crate) fn report_error(error: &CommandError) {
 }
 
 /// Prints the last line of a run whose output could not even be opened.
-pub(crate) fn not_opened(options: &OutputOptions, error: &CommandError) {
+fn not_opened(options: &OutputOptions, error: &CommandError) {
     if options.json {
         // The exit code says the same, should the standard output be what is broken.
         let _ = writeln!(io::stdout().lock(), "{}", json::failure(error, 0, Duration::ZERO));
     }
+}
+
+/// Says on standard error, also where nobody watches, what is wrong and stops nothing.
+pub(crate) fn alert(text: &str) {
+    complain(&format!("clonetool: warning: {}", harmless(text)));
 }
 
 /// Prints what a command has to say that is no run. A reader that went away has seen what it wanted.

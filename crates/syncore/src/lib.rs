@@ -57,6 +57,7 @@
 //! | [`gate`] | whether a run may begin: what a profile asks of the pair, and the answers |
 //! | [`wire`] | messages, frames, limits, and the transports that carry them |
 //! | [`apply`] | staging, renaming, metadata, links, deletions, flushing |
+//! | [`record`] | what every run leaves behind, and what that says of a standby |
 //! | [`session`] | the two ends of a run, and the function that conducts it |
 //! | [`image`] | a tree at one moment in one file, and back |
 //!
@@ -81,6 +82,7 @@ pub mod prepare;
 pub mod problem;
 mod process;
 pub mod profile;
+pub mod record;
 pub mod rules;
 pub mod scan;
 pub mod session;

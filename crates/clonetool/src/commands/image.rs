@@ -247,7 +247,7 @@ fn execute(
     }
     let quiet = OutputOptions { quiet: true, log_file: output.log_file.clone(), ..OutputOptions::default() };
     let output = if is_stream { &quiet } else { output };
-    let ui = Ui::open(purpose, output).inspect_err(|error| ui::not_opened(output, error))?;
+    let ui = Ui::open(purpose, output, None)?;
     let result = interrupt::install().and_then(|()| work(&ui)).inspect_err(|error| ui.failed(error))?;
     let (outcome, Ended { done, mut lines, verdict, created }) = result;
     let elapsed = ui.elapsed();

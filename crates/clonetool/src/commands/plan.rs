@@ -17,6 +17,6 @@ pub(crate) struct PlanArguments {
 
 impl PlanArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
-        self.profile.run(Purpose::Plan, Lifted::default())
+        self.profile.run(Purpose::Plan, Lifted::default(), None)
     }
 }

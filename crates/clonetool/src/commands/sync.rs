@@ -12,6 +12,8 @@ use syncore::session::{Job, Location, Options};
 use crate::arguments::{ChangeOptions, ConnectionOptions, OutputOptions, ScopeOptions};
 use crate::error::CommandError;
 use crate::profiles;
+use crate::recorder::Recorder;
+use crate::records::RecordsOptions;
 use crate::run::{self, Outcome, Purpose, Undertaking};
 use crate::ui::Ui;
 
@@ -31,6 +33,8 @@ pub(crate) struct SyncArguments {
     /// Run exactly the plan with this id, as it was printed and read, whatever it deletes
     #[arg(long, value_name = "PLAN-ID")]
     approve: Option<String>,
+    #[command(flatten)]
+    records: RecordsOptions,
 }
 
 /// What `sync` and `plan` have in common.
@@ -64,13 +68,22 @@ pub(super) struct Lifted {
 impl SyncArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
         let lifted = Lifted { deletes: self.allow_deletes, approved: self.approve.clone() };
-        self.profile.run(if self.dry_run { Purpose::Plan } else { Purpose::Change }, lifted)
+        if self.dry_run {
+            return self.profile.run(Purpose::Plan, lifted, None);
+        }
+        let recorder = Recorder::begin(&self.records, &self.profile.profile, self.profile.scope.any());
+        self.profile.run(Purpose::Change, lifted, Some(recorder))
     }
 }
 
 impl ProfiledArguments {
-    pub(super) fn run(&self, purpose: Purpose, lifted: Lifted) -> Result<Outcome, CommandError> {
-        run::execute(purpose, &self.output, |ui| self.work(purpose, lifted, ui))
+    pub(super) fn run(
+        &self,
+        purpose: Purpose,
+        lifted: Lifted,
+        recorder: Option<Recorder>,
+    ) -> Result<Outcome, CommandError> {
+        run::execute_recorded(purpose, &self.output, recorder, |ui| self.work(purpose, lifted, ui))
     }
 
     fn work(&self, purpose: Purpose, lifted: Lifted, ui: &Ui) -> Result<Undertaking, CommandError> {

@@ -83,6 +83,7 @@ fn verdict(outcome: Outcome, options: &Options, report: &Report) -> String {
         Outcome::Planned if nothing => format!("Nothing to do: all is equal by {compared}"),
         Outcome::Planned => "Planned; nothing was changed".to_owned(),
         Outcome::Equal => format!("Equal: no difference in {compared}"),
+        Outcome::Unrecorded => "Done, and not recorded: see the warning".to_owned(),
         Outcome::Problems => format!("Not in sync: {problems}; these paths keep their old state"),
         Outcome::Differences if report.problems.is_empty() => {
             "Different: these changes would make DESTINATION equal to SOURCE".to_owned()

@@ -32,6 +32,7 @@ use document::{StandbyDocument, Text};
 pub use error::ProfileError;
 pub use gate::{Check, Gate, Hours, Manager, Method, Mounted, Peer, Postgresql, Replication, VolumeGroup};
 pub use shipped::{catalogues, shipped};
+pub use times::parse_duration;
 
 /// Gives the text of the profile or catalogue of a name that the host itself keeps; none where it keeps none.
 pub type Resolver<'a> = &'a dyn Fn(&str) -> Option<String>;

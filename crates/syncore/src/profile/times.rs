@@ -10,7 +10,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// The reason, for a person.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     const HINT: &str = "write a number with a unit: 30s, 15m, 26h, 7d, 2w, or 1h30m";
     let mut seconds = 0_u64;
     let mut rest = text;

@@ -1,0 +1,425 @@
+//! Records: what every run was asked, what it found and how it ended, kept for years.
+//!
+//! Why: cron runs when nobody watches, and the day the standby is needed somebody asks how old it is. The answer is
+//! read from what the runs themselves left behind. What can go wrong: a run that leaves nothing and looks like no run
+//! at all, so a record is there from the moment the run knows its ends, says [`Outcome::Unfinished`], and is replaced
+//! at the end; a record that grows without limit with what a peer or a gate says, so every text and list in it is
+//! bounded; a secret, so there is no place in it for options, environment or arguments.
+//!
+//! Times are seconds since the epoch by the clock of the host that ran. Nothing here asks for the time: whoever calls
+//! passes it.
+
+mod standing;
+mod store;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::problem::Problem;
+use crate::tree::escape;
+
+pub use standing::{Age, Standing, standings};
+pub use store::{Damaged, History, Retention, Store, replace_file};
+
+/// The form of a record; a reader refuses later ones.
+const VERSION: u32 = 1;
+/// How many problems a record names; the rest are counted.
+const PROBLEMS_NAMED: usize = 100;
+/// How many answers of gates a record keeps: those of a profile, twice.
+const GATES_KEPT: usize = 200;
+/// How long one text in a record may be.
+const TEXT_CHARS: usize = 1000;
+
+/// Names a run: when it began, and a number drawn for it. Runs are in the order in which they began, also those of one
+/// second.
+///
+/// ```
+/// use std::time::Duration;
+/// use syncore::record::RunId;
+/// let run = RunId::new(Duration::new(1_795_275_160, 482_113_000), 0x9f3c);
+/// assert_eq!(run.to_string(), "1795275160-482113-9f3c");
+/// assert_eq!("1795275160-482113-9f3c".parse(), Ok(run));
+/// assert!("../1795275160-482113-9f3c".parse::<RunId>().is_err());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RunId {
+    started_seconds: u64,
+    microseconds: u32,
+    random: u16,
+}
+
+impl RunId {
+    /// A run that began so long after the epoch; `random` tells apart what began in the same microsecond.
+    #[must_use]
+    pub fn new(since_epoch: Duration, random: u16) -> Self {
+        Self { started_seconds: since_epoch.as_secs(), microseconds: since_epoch.subsec_micros(), random }
+    }
+
+    /// When it began, in seconds since the epoch.
+    #[must_use]
+    pub fn started_seconds(self) -> u64 {
+        self.started_seconds
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:06}-{:04x}", self.started_seconds, self.microseconds, self.random)
+    }
+}
+
+/// A text that names no run.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("it is no run's name, as 1795275160-482113-9f3c is one")]
+pub struct NoRunId;
+
+impl FromStr for RunId {
+    type Err = NoRunId;
+
+    fn from_str(text: &str) -> Result<Self, NoRunId> {
+        let mut parts = text.split('-');
+        let mut part = || parts.next().ok_or(NoRunId);
+        let started_seconds = part()?.parse().map_err(|_| NoRunId)?;
+        let microseconds = part()?.parse().map_err(|_| NoRunId)?;
+        let random = u16::from_str_radix(part()?, 16).map_err(|_| NoRunId)?;
+        let run = Self { started_seconds, microseconds, random };
+        // One run, one name: it is that of a file, too.
+        if run.to_string() == text && microseconds < 1_000_000 { Ok(run) } else { Err(NoRunId) }
+    }
+}
+
+impl TryFrom<String> for RunId {
+    type Error = NoRunId;
+
+    fn try_from(text: String) -> Result<Self, NoRunId> {
+        text.parse()
+    }
+}
+
+impl From<RunId> for String {
+    fn from(run: RunId) -> Self {
+        run.to_string()
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It has not said so: it is under way, or was killed, or the host lost power.
+    Unfinished,
+    /// Everything in scope is equal and on stable storage.
+    InSync,
+    /// The same, without waiting for stable storage.
+    Done,
+    /// Done, but some paths keep their old state.
+    Problems,
+    /// A human has to decide; nothing was changed.
+    Refused,
+    /// Another run held the standby root.
+    Busy,
+    /// A signal ended it.
+    Interrupted,
+    /// The command line, the profile or a rule is wrong.
+    Usage,
+    /// The peer, the way to it, or its host key.
+    Peer,
+    /// The run as a whole failed.
+    Failed,
+}
+
+impl Outcome {
+    /// The word in a record.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unfinished => "unfinished",
+            Self::InSync => "in-sync",
+            Self::Done => "done",
+            Self::Problems => "problems",
+            Self::Refused => "refused",
+            Self::Busy => "busy",
+            Self::Interrupted => "interrupted",
+            Self::Usage => "usage",
+            Self::Peer => "peer",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether the run came to an end of its own. One that found another run at work has not begun.
+    #[must_use]
+    pub const fn ended(self) -> bool {
+        !matches!(self, Self::Unfinished | Self::Busy)
+    }
+}
+
+/// What a gate answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GateAnswer {
+    /// Its name in the profile.
+    pub name: String,
+    /// Its kind.
+    pub kind: String,
+    /// When it was asked: `before-plan` or `before-commit`.
+    pub moment: String,
+    /// `pass`, `refused`, `error` or `timed-out`.
+    pub verdict: String,
+    /// What was found.
+    pub evidence: String,
+    /// How long it took.
+    pub elapsed_seconds: f64,
+}
+
+/// What a run counted; the fields are those of the summary of `--json`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Entries scanned on both ends together.
+    pub entries_scanned: u64,
+    /// Paths that came into being.
+    pub created: u64,
+    /// Files with new content.
+    pub updated: u64,
+    /// Paths of which only metadata changed.
+    pub metadata_only: u64,
+    /// Paths that went away.
+    pub deleted: u64,
+    /// Files moved on the standby instead of sent.
+    pub moved: u64,
+    /// Entries on the standby that were protected.
+    pub protected: u64,
+    /// File content behind the plan.
+    pub content_bytes: u64,
+    /// Of it, sent as itself.
+    pub literal_bytes: u64,
+    /// Of it, found on the standby.
+    pub copied_bytes: u64,
+    /// What crossed the wire from this host.
+    pub wire_sent_bytes: u64,
+    /// What crossed the wire to this host.
+    pub wire_received_bytes: u64,
+}
+
+/// A phase of a run and how long it took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseTime {
+    /// Its word, as in `--json`.
+    pub phase: String,
+    /// How long the run was in it.
+    pub elapsed_seconds: f64,
+}
+
+/// A problem with one path, in words; the path is escaped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedProblem {
+    /// Which path.
+    pub path: String,
+    /// What was being done: words that follow "cannot".
+    pub operation: String,
+    /// Why it could not be done.
+    pub reason: String,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The form of the record.
+    pub version: u32,
+    /// Which run.
+    pub run: RunId,
+    /// The version of the program that ran.
+    pub program: String,
+    /// The profile, as it was asked for; that of a path is absolute.
+    pub profile: String,
+    /// Who ran it: the real user id.
+    pub uid: u32,
+    /// What was read; none when the run ended before that was known.
+    pub source: Option<String>,
+    /// What was to be changed; none as above.
+    pub destination: Option<String>,
+    /// Whether options changed what takes part, so that it need not have covered what the profile says.
+    pub partial: bool,
+    /// When it began, in seconds since the epoch.
+    pub started_seconds: u64,
+    /// When it ended, in seconds since the epoch; none while it has not.
+    pub ended_seconds: Option<u64>,
+    /// How long it took, by a clock that nobody sets.
+    pub elapsed_seconds: f64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The exit code; none while it has not ended.
+    pub exit_code: Option<u8>,
+    /// What went wrong, in one sentence, when it ended early.
+    pub message: Option<String>,
+    /// What to do next.
+    pub hints: Vec<String>,
+    /// What the gates answered, in order.
+    pub gates: Vec<GateAnswer>,
+    /// The plan's id; none when there was no plan or nothing in it.
+    pub plan: Option<String>,
+    /// What was done; none of a run that ended early, for then it is not known.
+    pub counts: Option<Counts>,
+    /// How long each phase took.
+    pub phases: Vec<PhaseTime>,
+    /// How many problems there were.
+    pub problem_count: u64,
+    /// The first of them.
+    pub problems: Vec<NamedProblem>,
+}
+
+impl Record {
+    /// A run that begins now.
+    #[must_use]
+    pub fn begin(run: RunId, program: &str, profile: &str, uid: u32) -> Self {
+        Self {
+            version: VERSION,
+            run,
+            program: program.to_owned(),
+            profile: clipped(profile),
+            uid,
+            source: None,
+            destination: None,
+            partial: false,
+            started_seconds: run.started_seconds(),
+            ended_seconds: None,
+            elapsed_seconds: 0.0,
+            outcome: Outcome::Unfinished,
+            exit_code: None,
+            message: None,
+            hints: Vec::new(),
+            gates: Vec::new(),
+            plan: None,
+            counts: None,
+            phases: Vec::new(),
+            problem_count: 0,
+            problems: Vec::new(),
+        }
+    }
+
+    /// Adds what a gate answered.
+    pub fn gate(&mut self, mut answer: GateAnswer) {
+        if self.gates.len() < GATES_KEPT {
+            answer.evidence = clipped(&answer.evidence);
+            self.gates.push(answer);
+        }
+    }
+
+    /// Counts a problem, and names it if there is room.
+    pub fn problem(&mut self, problem: &Problem) {
+        self.problem_count += 1;
+        if self.problems.len() < PROBLEMS_NAMED {
+            self.problems.push(NamedProblem {
+                path: clipped(&problem.path.to_string()),
+                operation: problem.operation.words().to_owned(),
+                reason: clipped(&escape(problem.reason.as_bytes())),
+            });
+        }
+    }
+
+    /// Says why the run ended early, and what to do next.
+    pub fn explain(&mut self, message: &str, hints: &[String]) {
+        self.message = Some(clipped(message));
+        self.hints = hints.iter().map(|hint| clipped(hint)).collect();
+    }
+
+    /// Whether the standby was in sync after it: all that the profile covers, without a problem, on stable storage.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.outcome == Outcome::InSync && !self.partial
+    }
+}
+
+/// What a peer, a gate or a file name says may be long; a person reads so much of it.
+fn clipped(text: &str) -> String {
+    match text.char_indices().nth(TEXT_CHARS) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+/// Why records cannot be kept or read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The directory cannot be made, opened or listed.
+    #[error("cannot {action} the records in {path}: {reason}")]
+    Directory {
+        /// What was being done.
+        action: &'static str,
+        /// Which directory, escaped.
+        path: String,
+        /// Why it failed.
+        reason: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {path}: {reason}")]
+    File {
+        /// Which file, escaped.
+        path: String,
+        /// Why it failed.
+        reason: std::io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::problem::Operation;
+    use crate::tree::RelPath;
+
+    use super::*;
+
+    #[test]
+    fn a_run_has_one_name() {
+        let bad = [
+            "",
+            "1",
+            "1-000000",
+            "1-000000-00000",
+            "01-000000-0000",
+            "+1-000000-0000",
+            "1-00000-0000",
+            "1-1000000-0000",
+            "1-000000-000G",
+            "1-000000-+000",
+            "1-000000-0000/",
+            "1-000000-ABCD",
+            "1-000000-0000-0",
+        ];
+        for bad in bad {
+            assert_eq!(bad.parse::<RunId>(), Err(NoRunId), "{bad}");
+        }
+        let run = RunId::new(Duration::new(u64::MAX, 999_999_999), u16::MAX);
+        assert_eq!(run.to_string().parse(), Ok(run));
+    }
+
+    #[test]
+    fn runs_of_one_second_are_in_the_order_in_which_they_began() {
+        let first = RunId::new(Duration::new(1, 999_000), u16::MAX);
+        let second = RunId::new(Duration::new(1, 2_000_000), 0);
+        assert!(first < second && second < RunId::new(Duration::from_secs(2), 0));
+    }
+
+    #[test]
+    fn a_record_does_not_grow_with_what_goes_wrong() {
+        let mut record = Record::begin(RunId::new(Duration::from_secs(1), 2), "0.1.0", "p", 0);
+        let path = RelPath::new(vec![b'\\'; 200]).unwrap();
+        for _ in 0..10_000 {
+            record.problem(&Problem::new(&path, Operation::Read, "\u{1b}".repeat(9000)));
+            record.gate(GateAnswer {
+                name: "g".into(),
+                kind: "command".into(),
+                moment: "before-plan".into(),
+                verdict: "pass".into(),
+                evidence: "e".repeat(9000),
+                elapsed_seconds: 0.0,
+            });
+        }
+        record.explain(&"m".repeat(1 << 20), &["h".repeat(1 << 20)]);
+        assert_eq!((record.problem_count, record.problems.len(), record.gates.len()), (10_000, 100, 200));
+        assert!(serde_json::to_vec(&record).unwrap().len() < 1 << 20);
+    }
+}
