@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::clonetool;
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "doc/gates.md",
     "doc/prepare-root.md",
     "README.md",
@@ -16,6 +16,7 @@ const DOCUMENTS: [&str; 9] = [
     "doc/format.md",
     "doc/image.md",
     "doc/protocol.md",
+    "doc/schedule.md",
 ];
 
 fn document(name: &str) -> String {
@@ -49,7 +50,7 @@ fn every_command_and_option_in_the_documents_is_the_programs() {
     for name in DOCUMENTS {
         for call in calls(&document(name)) {
             // Of these the next word is a command, too.
-            let nested = matches!(&call[0][..], "profile" | "image" | "hold");
+            let nested = matches!(&call[0][..], "profile" | "image" | "hold" | "schedule");
             let commands = if nested { 2.min(call.len()) } else { 1 };
             let help = ["help"].into_iter().chain(call[..commands].iter().map(String::as_str));
             let help = clonetool(help).expect_code(0);

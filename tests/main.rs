@@ -22,4 +22,5 @@ mod profiles;
 mod props;
 mod regressions;
 mod rooms;
+mod schedule;
 mod work;

@@ -5,7 +5,7 @@
 //! host are refused where there is none.
 
 mod location;
-mod quantity;
+pub(crate) mod quantity;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;

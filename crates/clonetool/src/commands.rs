@@ -14,6 +14,7 @@ mod man;
 mod plan;
 mod prepare_root;
 mod profile;
+mod schedule;
 mod sync;
 mod verify;
 
@@ -46,6 +47,7 @@ pub(crate) enum Command {
     PrepareRoot(prepare_root::PrepareRootArguments),
     Image(image::ImageArguments),
     Profile(profile::ProfileArguments),
+    Schedule(schedule::ScheduleArguments),
     Agent(agent::AgentArguments),
     Completions(completions::CompletionsArguments),
     Man(man::ManArguments),
@@ -65,6 +67,7 @@ impl Command {
             Self::PrepareRoot(arguments) => return arguments.run(),
             Self::Image(arguments) => arguments.run(),
             Self::Profile(arguments) => arguments.run(),
+            Self::Schedule(arguments) => return arguments.run(),
             Self::Agent(arguments) => arguments.run(),
             Self::Completions(arguments) => arguments.run(),
             Self::Man(arguments) => arguments.run(),
@@ -197,6 +200,11 @@ mod tests {
             &["image", "list", "--files", "--json", "root.img"],
             &["profile", "list"],
             &["profile", "export", "linux-daily", "--rsync"],
+            &["schedule", "show"],
+            &["schedule", "show", "linux-daily", "--solaris", "--json"],
+            &["schedule", "install", "a", "b", "--cron", "--user", "backup", "--root", "/a"],
+            &["schedule", "install", "a", "--systemd", "--jitter", "5m", "--program", "/usr/bin/clonetool"],
+            &["schedule", "remove", "a", "--root", "/a"],
             &["agent", "--root", "/", "--read-only"],
             &["completions", "bash"],
             &["man"],
@@ -223,6 +231,9 @@ mod tests {
             &["image", "create", "--level", "0", "/", "root.img"],
             &["image", "restore", "root.img"],
             &["hold", "release"],
+            &["schedule", "install", "--cron"],
+            &["schedule", "install", "a", "--cron", "--systemd"],
+            &["schedule", "remove"],
             &["hold", "release", "--all", "pay.timer"],
         ];
         for arguments in refused {
