@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::clonetool;
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "doc/gates.md",
     "doc/prepare-root.md",
     "README.md",
@@ -17,6 +17,7 @@ const DOCUMENTS: [&str; 10] = [
     "doc/image.md",
     "doc/protocol.md",
     "doc/schedule.md",
+    "doc/enroll.md",
 ];
 
 fn document(name: &str) -> String {

@@ -10,6 +10,7 @@ mod common;
 
 mod cli;
 mod docs;
+mod enroll;
 mod fidelity;
 mod gates;
 mod harness;

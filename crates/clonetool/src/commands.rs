@@ -3,9 +3,11 @@
 //! Why: a command can be read on one page, and its doc comments are its help and its man page. What can go wrong:
 //! a name or option that changes under the scripts that use it; the tests keep the list.
 
+mod accept_key;
 mod agent;
 mod clone;
 mod completions;
+mod enroll;
 mod explain;
 mod gates;
 mod hold;
@@ -47,7 +49,10 @@ pub(crate) enum Command {
     PrepareRoot(prepare_root::PrepareRootArguments),
     Image(image::ImageArguments),
     Profile(profile::ProfileArguments),
+    Enroll(enroll::EnrollArguments),
     Schedule(schedule::ScheduleArguments),
+    #[command(hide = true)]
+    AcceptKey(accept_key::AcceptKeyArguments),
     Agent(agent::AgentArguments),
     Completions(completions::CompletionsArguments),
     Man(man::ManArguments),
@@ -67,6 +72,8 @@ impl Command {
             Self::PrepareRoot(arguments) => return arguments.run(),
             Self::Image(arguments) => arguments.run(),
             Self::Profile(arguments) => arguments.run(),
+            Self::Enroll(arguments) => arguments.run(),
+            Self::AcceptKey(arguments) => arguments.run(),
             Self::Schedule(arguments) => return arguments.run(),
             Self::Agent(arguments) => arguments.run(),
             Self::Completions(arguments) => arguments.run(),
@@ -200,6 +207,10 @@ mod tests {
             &["image", "list", "--files", "--json", "root.img"],
             &["profile", "list"],
             &["profile", "export", "linux-daily", "--rsync"],
+            &["enroll", "root@standby", "-p", "22", "-i", "key", "--accept-fingerprint", "SHA256:x"],
+            &["enroll", "standby", "--remove", "--remote-path", "/opt/clonetool", "--known-hosts", "f"],
+            &["enroll", "standby", "--root", "/", "--authorized-keys", "/etc/ssh/keys/root"],
+            &["accept-key"],
             &["schedule", "show"],
             &["schedule", "show", "linux-daily", "--solaris", "--json"],
             &["schedule", "install", "a", "b", "--cron", "--user", "backup", "--root", "/a"],
@@ -231,6 +242,7 @@ mod tests {
             &["image", "create", "--level", "0", "/", "root.img"],
             &["image", "restore", "root.img"],
             &["hold", "release"],
+            &["enroll"],
             &["schedule", "install", "--cron"],
             &["schedule", "install", "a", "--cron", "--systemd"],
             &["schedule", "remove"],

@@ -6,15 +6,16 @@
 //! within the root.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, fchmod, mkdirat, openat, openat2, renameat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, unlinkat};
 use rustix::fs::{fsync, readlinkat, symlinkat};
 use rustix::io::Errno;
 use syncore::tree::escape;
 
+use crate::durable;
 use crate::error::{CommandError, UNCHANGED};
 use crate::profiles::read_bounded;
 
@@ -101,31 +102,9 @@ impl Directory {
         if self.ours(name)?.as_deref() == Some(text) {
             return Ok(Change::None);
         }
-        // Neither cron nor systemd reads a name that begins with a dot.
-        let new = format!(".{name}.new");
-        let written = self.write_new(&new, text).and_then(|()| {
-            renameat(&self.held, &new, &self.held, name)?;
-            Ok(fsync(&self.held)?)
-        });
-        written.map_err(|error| {
-            let _ = unlinkat(&self.held, &new, AtFlags::empty());
-            failed("write", &self.path(name), &error)
-        })?;
+        durable::replace(&self.held, name, text.as_bytes(), 0o644, None)
+            .map_err(|error| failed("write", &self.path(name), &error))?;
         Ok(Change::Made)
-    }
-
-    fn write_new(&self, name: &str, text: &str) -> io::Result<()> {
-        // What an interrupted call left behind.
-        match unlinkat(&self.held, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let mut file = File::from(openat(&self.held, name, flags, Mode::from_raw_mode(0o644))?);
-        // Whatever the caller's umask is: cron takes no file that others may write, systemd wants to read it.
-        fchmod(&file, Mode::from_raw_mode(0o644))?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
     }
 
     /// Takes a file away that we wrote.
