@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::clonetool;
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 13] = [
     "doc/gates.md",
     "doc/operations.md",
     "doc/prepare-root.md",
@@ -17,6 +17,9 @@ const DOCUMENTS: [&str; 10] = [
     "doc/format.md",
     "doc/image.md",
     "doc/protocol.md",
+    "doc/schedule.md",
+    "doc/enroll.md",
+    "doc/rollback.md",
 ];
 
 fn document(name: &str) -> String {
@@ -50,7 +53,7 @@ fn every_command_and_option_in_the_documents_is_the_programs() {
     for name in DOCUMENTS {
         for call in calls(&document(name)) {
             // Of these the next word is a command, too.
-            let nested = matches!(&call[0][..], "profile" | "image" | "hold");
+            let nested = matches!(&call[0][..], "profile" | "image" | "hold" | "schedule");
             let commands = if nested { 2.min(call.len()) } else { 1 };
             let help = ["help"].into_iter().chain(call[..commands].iter().map(String::as_str));
             let help = clonetool(help).expect_code(0);

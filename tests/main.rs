@@ -10,6 +10,7 @@ mod common;
 
 mod cli;
 mod docs;
+mod enroll;
 mod fidelity;
 mod gates;
 mod harness;
@@ -24,5 +25,6 @@ mod radius;
 mod records;
 mod regressions;
 mod rooms;
+mod schedule;
 mod whole;
 mod work;

@@ -5,7 +5,7 @@
 //! host are refused where there is none.
 
 mod location;
-mod quantity;
+pub(crate) mod quantity;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -22,10 +22,11 @@ use syncore::wire::{Compression, Remote, TransportKind};
 pub(crate) use location::Place;
 
 use crate::error::CommandError;
+use crate::pair::{self, PairKeys};
 use crate::profiles;
 
 /// How to reach another host and what to send there.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectionOptions {
     /// Run COMMAND in place of ssh (words are split at spaces; quotes as in rsync's -e)
@@ -167,7 +168,7 @@ impl ConnectionOptions {
             Transport::Ssh => TransportKind::Ssh,
             Transport::Ssh2 => TransportKind::Ssh2,
         };
-        self.locate(source, destination, Some(kind))
+        self.locate_ends(source, destination, Some(kind), pair::keys())
     }
 
     /// Turns two places into the two ends of a job. `kind` is the profile's transport, where there is a profile.
@@ -176,6 +177,25 @@ impl ConnectionOptions {
         source: Place,
         destination: Place,
         kind: Option<TransportKind>,
+    ) -> Result<(Location, Location), CommandError> {
+        self.locate_ends(source, destination, kind, None)
+    }
+
+    /// `root` on an enrolled host, reached as the run of a profile reaches it that names no option but these.
+    pub(crate) fn enrolled(
+        place: Place,
+        port: Option<u16>,
+        remote_path: Option<String>,
+    ) -> Result<Location, CommandError> {
+        Self { port, remote_path, ..Self::default() }.location(place, None, pair::keys())
+    }
+
+    fn locate_ends(
+        &self,
+        source: Place,
+        destination: Place,
+        kind: Option<TransportKind>,
+        pair: Option<PairKeys>,
     ) -> Result<(Location, Location), CommandError> {
         if let (Place::Local(from), Place::Local(to)) = (&source, &destination) {
             self.refuse_without_remote()?;
@@ -187,7 +207,7 @@ impl ConnectionOptions {
                 .hint("name the other end; for a profile without a standby, with --destination"));
             }
         }
-        Ok((self.location(source, kind)?, self.location(destination, kind)?))
+        Ok((self.location(source, kind, pair.clone())?, self.location(destination, kind, pair)?))
     }
 
     fn refuse_without_remote(&self) -> Result<(), CommandError> {
@@ -220,7 +240,7 @@ impl ConnectionOptions {
         if matches!(tree, Place::Local(_)) {
             self.refuse_without_remote()?;
         }
-        Ok((self.location(tree, None)?, self.timeout.unwrap_or(Options::default().timeout)))
+        Ok((self.location(tree, None, None)?, self.timeout.unwrap_or(Options::default().timeout)))
     }
 
     /// Refuses what says how content goes over, with the reasons why it has no effect here.
@@ -238,7 +258,13 @@ impl ConnectionOptions {
         }
     }
 
-    fn location(&self, place: Place, kind: Option<TransportKind>) -> Result<Location, CommandError> {
+    /// The pair's own key is only taken where nothing was said about keys, known hosts or the program that connects.
+    fn location(
+        &self,
+        place: Place,
+        kind: Option<TransportKind>,
+        pair: Option<PairKeys>,
+    ) -> Result<Location, CommandError> {
         let (user, host, path) = match place {
             Place::Local(path) => return Ok(Location::Local(path)),
             Place::Remote { user, host, path } => (user, host, path),
@@ -254,12 +280,17 @@ impl ConnectionOptions {
             return Err(CommandError::usage("--rsh cannot be combined with the built-in client")
                 .hint("leave out --rsh, or choose --transport ssh"));
         }
+        let chosen = self.identity.is_some() || self.known_hosts.is_some() || self.rsh.is_some();
+        let (identity, known_hosts) = match pair.filter(|_| !chosen) {
+            Some(pair) => (Some(pair.identity), Some(pair.known_hosts)),
+            None => (self.identity.clone(), self.known_hosts.clone()),
+        };
         let remote = Remote {
             host,
             user,
             port: self.port,
-            identity: self.identity.clone(),
-            known_hosts: self.known_hosts.clone(),
+            identity,
+            known_hosts,
             remote_shell,
             remote_path: self.remote_path.clone(),
             transport,

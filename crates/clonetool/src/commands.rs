@@ -3,10 +3,12 @@
 //! Why: a command can be read on one page, and its doc comments are its help and its man page. What can go wrong:
 //! a name or option that changes under the scripts that use it; the tests keep the list.
 
+mod accept_key;
 mod agent;
 mod check;
 mod clone;
 mod completions;
+mod enroll;
 mod explain;
 mod gates;
 mod history;
@@ -55,13 +57,16 @@ pub(crate) enum Command {
     PrepareRoot(prepare_root::PrepareRootArguments),
     Image(image::ImageArguments),
     Profile(profile::ProfileArguments),
+    Enroll(enroll::EnrollArguments),
+    Schedule(schedule::ScheduleArguments),
     Rollback(rollback::RollbackArguments),
     Recover(recover::RecoverArguments),
-    Schedule(schedule::ScheduleArguments),
     History(history::HistoryArguments),
     Status(status::StatusArguments),
     Check(check::CheckArguments),
     Metrics(metrics::MetricsArguments),
+    #[command(hide = true)]
+    AcceptKey(accept_key::AcceptKeyArguments),
     Agent(agent::AgentArguments),
     Completions(completions::CompletionsArguments),
     Man(man::ManArguments),
@@ -81,9 +86,11 @@ impl Command {
             Self::PrepareRoot(arguments) => return arguments.run(),
             Self::Image(arguments) => arguments.run(),
             Self::Profile(arguments) => arguments.run(),
+            Self::Enroll(arguments) => arguments.run(),
+            Self::AcceptKey(arguments) => arguments.run(),
+            Self::Schedule(arguments) => return arguments.run(),
             Self::Rollback(arguments) => arguments.run(),
             Self::Recover(arguments) => arguments.run(),
-            Self::Schedule(arguments) => arguments.run(),
             Self::History(arguments) => arguments.run(),
             Self::Status(arguments) => arguments.run(),
             Self::Check(arguments) => return Ok(arguments.run()),
@@ -226,6 +233,15 @@ mod tests {
             &["status", "linux-daily", "linux-hourly-auth", "--json"],
             &["check", "linux-daily", "--warning", "20h", "--critical", "26h", "--destination", "h:/"],
             &["metrics", "--output", "/a/clonetool.prom"],
+            &["enroll", "root@standby", "-p", "22", "-i", "key", "--accept-fingerprint", "SHA256:x"],
+            &["enroll", "standby", "--remove", "--remote-path", "/opt/clonetool", "--known-hosts", "f"],
+            &["enroll", "standby", "--root", "/", "--authorized-keys", "/etc/ssh/keys/root"],
+            &["accept-key"],
+            &["schedule", "show"],
+            &["schedule", "show", "linux-daily", "--solaris", "--json"],
+            &["schedule", "install", "a", "b", "--cron", "--user", "backup", "--root", "/a"],
+            &["schedule", "install", "a", "--systemd", "--jitter", "5m", "--program", "/usr/bin/clonetool"],
+            &["schedule", "remove", "a", "--root", "/a"],
             &["agent", "--root", "/", "--read-only"],
             &["completions", "bash"],
             &["man"],
@@ -255,6 +271,10 @@ mod tests {
             &["history", "--run", "1795275160-482113-9f3c", "linux-daily"],
             &["check", "--critical", "26"],
             &["hold", "release"],
+            &["enroll"],
+            &["schedule", "install", "--cron"],
+            &["schedule", "install", "a", "--cron", "--systemd"],
+            &["schedule", "remove"],
             &["hold", "release", "--all", "pay.timer"],
         ];
         for arguments in refused {

@@ -6,11 +6,17 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod arguments;
+mod authorized_keys;
 mod commands;
+mod durable;
 mod error;
 mod gates;
 mod health;
+mod host_keys;
+mod installed;
 mod interrupt;
+mod local_time;
+mod pair;
 mod profiles;
 mod recorder;
 mod records;

@@ -51,6 +51,7 @@
 //! | [`tree`] | byte paths, entries with their metadata, the one order, digests |
 //! | [`rules`] | include, exclude, protect and class: the decision about a path, and the rule behind it |
 //! | [`delta`] | block sums, matching, copies and literals |
+//! | [`schedule`] | when a profile runs, and the text that cron or systemd is given for it |
 //! | [`profile`] | profiles, catalogues and the standby's own file: read, merged, checked |
 //! | [`scan`] | the held root, the parallel walk, metadata, filesystem boundaries |
 //! | [`plan`] | the comparison of two directories, and all changes of a run as a value |
@@ -85,6 +86,7 @@ pub mod profile;
 pub mod record;
 pub mod rules;
 pub mod scan;
+pub mod schedule;
 pub mod session;
 pub mod tree;
 pub mod wire;

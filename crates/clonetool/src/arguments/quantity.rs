@@ -46,7 +46,7 @@ pub(super) fn rate(text: &str) -> Result<u64, String> {
 }
 
 /// A time: a whole number of seconds, or with `s`, `m`, `h`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let number_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(number_end);
     let unit_seconds: u64 = match unit {

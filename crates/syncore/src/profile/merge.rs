@@ -12,9 +12,10 @@ use toml::Spanned;
 use super::document::{CommitTable, DeleteTable, Document, SetName, Text};
 use super::error::closest;
 use super::shipped;
-use super::times::{check_calendar, parse_duration};
+use super::times::parse_duration;
 use super::{Profile, ProfileError, Resolver, Row, gate_keys};
 use crate::rules::{Action, Class, Rule, Treatment};
+use crate::schedule::CalendarError;
 use crate::tree::RelPath;
 
 /// The files on the way from the profile to the one being read, and those that have been read.
@@ -114,9 +115,8 @@ impl<'a> Merge<'a> {
         self.apply_limits(&document.delete, &document.commit, text)?;
         let profile = &mut self.profile;
         if let Some(calendar) = document.schedule.calendar {
-            check_calendar(calendar.get_ref())
-                .map_err(|reason| text.bad("schedule.calendar", &calendar, reason))?;
-            profile.schedule.calendar = Some(calendar.into_inner());
+            let reason = |error: CalendarError| text.bad("schedule.calendar", &calendar, error.to_string());
+            profile.schedule.calendar = Some(calendar.get_ref().parse().map_err(reason)?);
         }
         if let Some(rpo) = document.schedule.rpo {
             let reason = |reason| text.bad("schedule.rpo", &rpo, reason);

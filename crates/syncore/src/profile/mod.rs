@@ -27,6 +27,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::rules::{Action, Class, Origin, Rule, RuleSet, Scope, Treatment};
+use crate::schedule::Calendar;
 use crate::tree::RelPath;
 use document::{StandbyDocument, Text};
 pub use error::ProfileError;
@@ -159,7 +160,7 @@ pub struct Whole {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Schedule {
     /// The five fields of crontab(5).
-    pub calendar: Option<String>,
+    pub calendar: Option<Calendar>,
     /// How old the last good generation may become.
     pub rpo: Option<Duration>,
 }

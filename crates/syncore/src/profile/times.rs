@@ -1,8 +1,7 @@
-//! Durations and calendars as profiles write them.
+//! Durations as profiles write them.
 //!
-//! Why: `rpo = "26"` is 26 of what, and a calendar with six fields runs at another time than meant; both are
-//! errors of the profile, found when it is read and not at half past two. What can go wrong: accepting more than
-//! crontab(5) does, for a schedule is handed to cron in the end.
+//! Why: `rpo = "26"` is 26 of what? An error of the profile, found when it is read and not at half past two. What can
+//! go wrong: a number that overflows, or a unit that is guessed.
 
 use std::time::Duration;
 
@@ -37,68 +36,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A field of a calendar: its name, its smallest and largest number, and names for numbers from the smallest on.
-type Field = (&'static str, u8, u8, &'static [&'static str]);
-
-const FIELDS: [Field; 5] = [
-    ("minute", 0, 59, &[]),
-    ("hour", 0, 23, &[]),
-    ("day of month", 1, 31, &[]),
-    ("month", 1, 12, &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]),
-    ("day of week", 0, 7, &["sun", "mon", "tue", "wed", "thu", "fri", "sat"]),
-];
-
-/// Checks a calendar of five fields as in crontab(5).
-///
-/// # Errors
-/// The reason, for a person.
-pub(super) fn check_calendar(text: &str) -> Result<(), String> {
-    let given: Vec<&str> = text.split_ascii_whitespace().collect();
-    if given.len() != FIELDS.len() {
-        return Err(format!(
-            "it has {} fields, not the five of crontab(5): minute, hour, day of month, month, day of week",
-            given.len()
-        ));
-    }
-    for (field, text) in FIELDS.iter().zip(given) {
-        for item in text.split(',') {
-            check_item(field, item).map_err(|reason| format!("{} `{item}`: {reason}", field.0))?;
-        }
-    }
-    Ok(())
-}
-
-/// Checks `*`, `5`, `1-5`, `*/10` or `1-5/2`.
-fn check_item(field: &Field, item: &str) -> Result<(), String> {
-    let (range, step) = item.split_once('/').map_or((item, None), |(range, step)| (range, Some(step)));
-    if let Some(step) = step {
-        if !step.parse::<u8>().is_ok_and(|step| step > 0) {
-            return Err("the step is no number above 0".into());
-        }
-        if range != "*" && !range.contains('-') {
-            return Err("a step needs a range or `*`".into());
-        }
-    }
-    if range == "*" {
-        return Ok(());
-    }
-    let (from, to) = range.split_once('-').unwrap_or((range, range));
-    let (from, to) = (number(field, from)?, number(field, to)?);
-    if from > to {
-        return Err("the range ends before it begins".into());
-    }
-    Ok(())
-}
-
-fn number((_, min, max, names): &Field, text: &str) -> Result<u8, String> {
-    let named = names.iter().zip(*min..).find(|(name, _)| name.eq_ignore_ascii_case(text));
-    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    named
-        .map(|(_, number)| number)
-        .or_else(|| text.parse().ok().filter(|number| is_number && (min..=max).contains(&number)))
-        .ok_or_else(|| format!("`{text}` is not within {min}-{max}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,29 +60,6 @@ mod tests {
             "18446744073709551615w",
         ] {
             assert!(parse_duration(bad).is_err(), "{bad} was accepted");
-        }
-    }
-
-    #[test]
-    fn checks_calendars() {
-        for good in ["30 2 * * *", "*/10 * * * *", "0 0 1,15 jan-mar mon-FRI/2", "5 4 31 12 7"] {
-            assert_eq!(check_calendar(good), Ok(()), "{good}");
-        }
-        for bad in [
-            "",
-            "30 2 * *",
-            "0 30 2 * * *",
-            "60 2 * * *",
-            "5-1 * * * *",
-            "*/0 * * * *",
-            "5/2 * * * *",
-            "+5 * * * *",
-            "* * 0 * *",
-            "* * * foo *",
-            ", * * * *",
-            "@daily",
-        ] {
-            assert!(check_calendar(bad).is_err(), "{bad} was accepted");
         }
     }
 }
