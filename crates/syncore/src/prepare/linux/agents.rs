@@ -75,8 +75,28 @@ const OWN: [(&str, &str); 46] = [
     ("/var/lib/teamviewer/config", "TeamViewer: a new id"),
 ];
 
+/// Removes what starts production's own syncs: here they would read this host and write to whatever answers as the
+/// standby. What a standby that was prepared before has was made for it, and stays.
+fn own_schedule(draft: &mut Draft<'_>) -> Result<(), PrepareError> {
+    let why = "production's syncs are not started by its standby";
+    for name in draft.list("/etc/cron.d")?.iter().filter(|name| name.starts_with("clonetool")) {
+        draft.remove(&format!("/etc/cron.d/{name}"), Class::A, why)?;
+    }
+    for directory in ["/etc/systemd/system/timers.target.wants", "/etc/systemd/system"] {
+        for name in draft.list(directory)? {
+            if name.starts_with("clonetool-") && name.ends_with(".timer") {
+                draft.remove(&format!("{directory}/{name}"), Class::A, why)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Plans what becomes of agents and seeds.
 pub(super) fn plan(task: &Task<'_>, draft: &mut Draft<'_>) -> Result<(), PrepareError> {
+    if task.earlier.is_none() {
+        own_schedule(draft)?;
+    }
     for (path, what) in ALWAYS {
         gone(path, what, draft)?;
     }

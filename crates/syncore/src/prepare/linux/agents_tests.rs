@@ -60,3 +60,19 @@ fn a_takeover_keeps_what_production_is_known_by_and_no_seed() {
     assert!(tree.is("etc/krb5.keytab") && tree.is("etc/salt/minion_id"));
     assert!(!tree.is("var/lib/systemd/random-seed"));
 }
+
+#[test]
+fn the_schedule_of_production_is_gone_and_the_standbys_stays() {
+    let timer = "etc/systemd/system/clonetool-linux-daily.timer";
+    let tree = Tree::new(&[
+        ("etc/cron.d/clonetool-linux-hourly-auth", "x"),
+        (timer, "[Timer]"),
+        ("etc/systemd/system/clonetool-recover.service", "[Service]"),
+    ]);
+    tree.prepare(&own("b"));
+    assert!(!tree.is("etc/cron.d/clonetool-linux-hourly-auth") && !tree.is(timer));
+    assert!(tree.is("etc/systemd/system/clonetool-recover.service"));
+    tree.file(timer, "[Timer]");
+    assert_eq!(tree.again(&own("b")).edits, []);
+    assert!(tree.is(timer));
+}

@@ -36,14 +36,13 @@ fn of_the_jobs_of_cron_those_of_the_distribution_stay() {
     let tree = Tree::new(&[
         ("etc/cron.d/e2scrub_all", "x"),
         ("etc/cron.d/backup", "x"),
-        ("etc/cron.d/clonetool-linux-daily", "x"),
         ("etc/cron.daily/logrotate", "x"),
         ("etc/cron.daily/dpkg", "x"),
         ("etc/cron.daily/0pay", "x"),
         ("var/lib/dpkg/info/a.list", "/etc/cron.d/e2scrub_all\n/etc/cron.daily/dpkg\n/etc/cron.d/backup\n"),
     ]);
     tree.prepare(&own("b"));
-    for stays in ["cron.d/e2scrub_all", "cron.d/clonetool-linux-daily", "cron.daily/dpkg"] {
+    for stays in ["cron.d/e2scrub_all", "cron.daily/dpkg"] {
         assert!(tree.is(&format!("etc/{stays}")), "{stays}");
     }
     // Not even a package's: it does production's work. And a system name that no package owns is no system job.
