@@ -71,7 +71,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "uefi-fallback", firmware: Firmware::Uefi, ..BOOT },
     Case { name: "lvm-bios", layout: Layout::Lvm, ..LONG },
     Case { name: "lvm-uefi-fallback", layout: Layout::Lvm, firmware: Firmware::Uefi, ..LONG },
-    Case { name: "kernel-upgrade", syncs: &[Sync::Whole], ..BOOT },
+    Case { name: "kernel-upgrade", syncs: &[Sync::Whole], ..LONG },
     Case { name: "kernel-upgrade-cut-short", syncs: &[Sync::Cut, Sync::Whole], ..BOOT },
     Case {
         name: "without-loader",
