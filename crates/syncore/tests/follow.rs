@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use syncore::monitor::Silent;
 use syncore::prepare::{self, Boot, BootDisk, Journal, STATE_DIRECTORY};
-use syncore::profile::{Profile, catalogues};
+use syncore::profile::{Profile, Whole, catalogues};
 use syncore::rules::FollowUp;
-use syncore::session::{Approval, Job, Location, Options, Report, run};
+use syncore::session::{Approval, Job, Location, Options, Report, roll_back, run};
 
 fn put(root: &Path, path: &str, content: &str) {
     let path = root.join(path);
@@ -85,6 +85,19 @@ fn sync(production: &Path, standby: &Path) -> Report {
         destination: Location::Local(standby.into()),
         rules: Profile::parse(name, text, &|_| None).unwrap().rules(),
         options: Options { delete: true, ..Options::default() },
+    };
+    run(&job, &mut |_| Approval::Run, &Silent).unwrap()
+}
+
+/// As [`sync`], all or nothing.
+fn sync_whole(production: &Path, standby: &Path) -> Report {
+    let (name, text) = catalogues().iter().find(|(name, _)| *name == "linux").unwrap();
+    let whole = Some(Whole { profile: "daily".into(), keep: 3 });
+    let job = Job {
+        source: Location::Local(production.into()),
+        destination: Location::Local(standby.into()),
+        rules: Profile::parse(name, text, &|_| None).unwrap().rules(),
+        options: Options { delete: true, whole, ..Options::default() },
     };
     run(&job, &mut |_| Approval::Run, &Silent).unwrap()
 }
@@ -281,4 +294,29 @@ fn a_new_kernel_gets_a_boot_entry_of_the_standbys_and_the_old_one_loses_its_own(
     assert_eq!(fs::read_to_string(entries.join("ssss-6.1-new.conf")).unwrap(), entry("s", "6.1-new"));
     assert!(!standby.join("boot/initramfs-6.1-old.img").exists());
     assert!(sync(&production, &standby).plan.is_none());
+}
+
+#[test]
+fn a_rollback_of_a_kernel_makes_what_its_boot_needs_again() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let (production, standby) = pair(temp.path());
+    assert_eq!(sync_whole(&production, &standby).problems, []);
+    upgrade(&production);
+    assert_eq!(sync_whole(&production, &standby).problems, []);
+    assert!(!standby.join("boot/vmlinuz-6.1-old").exists());
+    let _ = fs::remove_file(standby.join(LOG));
+    let back = roll_back(&standby, "daily", None, &[], false, &Silent).unwrap();
+    assert_eq!(back.problems, []);
+    assert_eq!(calls(&standby), ["update-initramfs -c -k 6.1-old", "update-grub"]);
+    for there in ["boot/vmlinuz-6.1-old", "boot/initrd.img-6.1-old", "usr/lib/modules/6.1-old/modules.order"]
+    {
+        assert!(standby.join(there).exists(), "{there}");
+    }
+    for gone in ["boot/vmlinuz-6.1-new", "boot/initrd.img-6.1-new", "usr/lib/modules/6.1-new"] {
+        assert!(!standby.join(gone).exists(), "{gone}");
+    }
+    assert_eq!(prepare::left(&standby).unwrap().len(), 0);
 }

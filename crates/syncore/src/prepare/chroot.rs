@@ -138,6 +138,10 @@ fn apart(inside: &Inside, work: impl FnOnce(&Inside) -> Ran + Send) -> io::Resul
         #[expect(deprecated)]
         rustix::thread::unshare(UnshareFlags::NEWNS)?;
         let done = seen_anew(inside).map(|inside| work(&inside));
+        // Threads that read what the programs said are joined, but the kernel may not have cleared them away yet; as long
+        // as they share our root and working directory nobody may leave (setns(2)).
+        #[expect(deprecated)]
+        rustix::thread::unshare(UnshareFlags::FS)?;
         // Left at once, not when the thread is gone at last: whoever unmounts the root next is not to find it busy.
         rustix::thread::move_into_link_name_space(outside.as_fd(), Some(LinkNameSpaceType::Mount))?;
         done

@@ -255,6 +255,10 @@ impl Receiving {
 /// A root, and the lock on it where it was taken only now.
 type Locked = (Arc<Root>, Option<OwnedFd>);
 
+/// How often a lock that is taken is tried, and how long after the last time.
+const LOCK_ATTEMPTS: u32 = 10;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// How many questions are answered at once; bounds the answers that wait to be sent.
 const QUESTIONS_AT_ONCE: usize = 32;
 
@@ -316,9 +320,17 @@ pub(crate) fn lock_root(root: &Root) -> Result<OwnedFd, SessionError> {
         reason: std::io::Error::from(error).to_string(),
     };
     let fd = root.open_directory(&RelPath::root()).map_err(fatal)?;
-    match rustix::fs::flock(&fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(fd),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(SessionError::Busy(path)),
-        Err(error) => Err(fatal(error)),
+    // RACE: a program that another thread is about to start has our descriptors, the lock of an earlier run among them,
+    // until it runs. So a lock that is taken is looked at again before it is called busy; at worst it is called so.
+    for attempt in 0..LOCK_ATTEMPTS {
+        match rustix::fs::flock(&fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(fd),
+            Err(rustix::io::Errno::WOULDBLOCK) if attempt + 1 < LOCK_ATTEMPTS => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => break,
+            Err(error) => return Err(fatal(error)),
+        }
     }
+    Err(SessionError::Busy(path))
 }

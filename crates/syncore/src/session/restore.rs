@@ -78,6 +78,9 @@ pub fn roll_back(
         .intend(follow_ups(&rules, back(true)?.paths.iter()))
         .map_err(|error| fatal("write down what has to follow", &error))?;
     let mut back = back(false)?;
+    standby
+        .forget_kernels()
+        .map_err(|error| fatal("remove what was made for kernels that are gone", &error))?;
     for (path, reason) in standby.follow(&|_| true, &BTreeSet::new(), monitor) {
         back.problems.push(Problem::new(&path, Operation::FollowUp, reason));
     }
