@@ -85,10 +85,7 @@ impl Class {
             Self::C => "synced, and what has to follow is done on the standby",
             Self::D => "runtime state: the directory is created, nothing in it is read",
             Self::R => "needs its own replication or dump: left alone and reported",
-            Self::G => {
-                "held: synced but inert until failover; not built yet, so treated as A: \
-                 never sent, written or deleted"
-            }
+            Self::G => "held: brought to where it does not act, until the standby is promoted",
         }
     }
 
