@@ -73,7 +73,7 @@ impl Class {
         Self::ALL.into_iter().find(|class| letter.chars().eq([class.letter()]))
     }
 
-    /// What it means, for people; says so where it is not built yet.
+    /// What it means, for people.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
