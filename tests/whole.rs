@@ -328,3 +328,24 @@ fn what_does_not_fit_changes_nothing() {
     strip(&before);
     assert_none(&differences(&before, &pair.standby));
 }
+
+#[test]
+fn what_is_kept_is_no_part_of_the_tree() {
+    for home in ["var/lib", ""] {
+        let pair = Pair::new("whole-own");
+        fs::remove_dir_all(pair.standby.join("var")).unwrap();
+        fs::create_dir_all(pair.standby.join(home)).unwrap();
+        plant_before(&pair.source);
+        clonetool(pair.sync(&pair.standby)).expect_code(0);
+        let (profile, source) = (pair.profile.as_os_str(), pair.source.as_os_str());
+        let to = pair.standby.as_os_str();
+        let verify = ["verify".as_ref(), "--profile".as_ref(), profile, "--source".as_ref(), source];
+        clonetool(verify.into_iter().chain(["--destination".as_ref(), to])).expect_code(0);
+        // Not even by a clone that deletes: what is kept is needed when such a clone was a mistake.
+        clonetool(["clone".as_ref(), "--json".as_ref(), "--delete".as_ref(), source, to])
+            .expect_code(0)
+            .expect_no_changes();
+        let list = ["rollback", "daily", "--list", "--root", pair.standby.to_str().unwrap()];
+        assert_eq!(clonetool(list).expect_code(0).stdout.lines().count(), 1);
+    }
+}

@@ -28,7 +28,7 @@ pub use whole::{
 pub(crate) use displace::{directory_like, displace, exchange, replace};
 pub(crate) use metadata::{ALL, LOCKING_FLAGS};
 pub(crate) use rewrite::rewrite;
-pub(crate) use whole::{ELSEWHERE, PLAIN_HOME};
+pub(crate) use whole::{ELSEWHERE, PLAIN_HOME, has_areas};
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

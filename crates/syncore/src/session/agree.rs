@@ -90,7 +90,7 @@ pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) ->
         rules.push(Rule::new(Action::Class(Class::A), OWN_STATE, origin));
     }
     if options.whole.is_some() {
-        rules.extend(areas(standby));
+        rules.extend(areas(&standby.mounts));
     }
     let asked = RuleSet::compile(rules.clone())?;
     // After the sender's, so that the standby's word counts where both speak of the same path.
@@ -122,9 +122,9 @@ pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) ->
 }
 
 /// What a run that changes all or nothing keeps to itself on the standby.
-fn areas(standby: &Facts) -> Vec<Rule> {
+pub(crate) fn areas(mounts: &[Mount]) -> Vec<Rule> {
     let origin = Origin { file: "clonetool".into(), line: 0 };
-    let tops = standby.mounts.iter().filter(|mount| mount.is_local()).map(|mount| mount.path.clone());
+    let tops = mounts.iter().filter(|mount| mount.is_local()).map(|mount| mount.path.clone());
     let elsewhere = tops.chain([RelPath::root()]).map(|top| top.join(ELSEWHERE.as_bytes()));
     let homes = [&OWN_STATE[1..], PLAIN_HOME].into_iter().filter_map(|home| RelPath::new(home).ok());
     let protect = |path: RelPath| {

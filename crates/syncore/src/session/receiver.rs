@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, StatVfsMountFlags};
 
-use crate::apply::{Committer, Directories, Ledger, NamesOf, Problems};
+use crate::apply::{self, Committer, Directories, Ledger, NamesOf, Problems};
 use crate::gate::Host;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Line, Listed, Plan};
 use crate::prepare::{Standby, own_rules};
 use crate::rules::{Rule, RuleSet, Treatment};
-use crate::scan::{Root, Snapshot, View};
+use crate::scan::{Root, Snapshot, View, mounts_below};
 use crate::session::describe::Describer;
 use crate::session::examine::{examine_here, examine_root};
 use crate::session::judge::check_plan;
@@ -67,6 +67,10 @@ impl Receiving {
             SessionError::Refused(format!("the journal of the standby's preparation cannot be read: {error}"))
         })?;
         let mut own = standby.as_ref().map(Standby::rules).unwrap_or_default();
+        if apply::has_areas(&root) {
+            // What is kept of runs is no part of the tree, whatever is done with it.
+            own.extend(agree::areas(&mounts_below(&root)));
+        }
         own.extend(own_rules(&root).map_err(SessionError::Refused)?);
         if standby.is_none() {
             agree::keep_apart(&mut own);

@@ -199,6 +199,14 @@ pub(crate) fn home(root: &Root) -> io::Result<RelPath> {
     })
 }
 
+/// Whether anything was ever kept of a run on `root`. What cannot be told is taken for yes.
+pub(crate) fn has_areas(root: &Root) -> bool {
+    let there = |home: RelPath| {
+        !matches!(root.hold_directory(&home), Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
+    };
+    home(root).map_or(true, there)
+}
+
 /// Removes the files in a directory of ours; no directory is ever in it.
 fn empty(root: &Root, path: &RelPath) -> rustix::io::Result<()> {
     let directory = match root.open_directory(path) {

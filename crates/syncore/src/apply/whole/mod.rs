@@ -21,7 +21,7 @@ use std::time::SystemTime;
 use rustix::fs::{AtFlags, statx};
 use rustix::io::Errno;
 
-pub(crate) use areas::{Areas, ELSEWHERE, PLAIN_HOME};
+pub(crate) use areas::{Areas, ELSEWHERE, PLAIN_HOME, has_areas};
 pub use back::{Back, roll_back};
 pub use recover::{Generation, Recovered, generations, is_interrupted, recover, suspended, unsuspend};
 
