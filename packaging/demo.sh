@@ -119,7 +119,8 @@ title "A small production root"
 mkdir -m 755 "$production" "$standby"
 (
     cd "$production"
-    mkdir -p etc/ssh etc/network etc/init.d usr/bin usr/local/bin opt/app/conf opt/app/data opt/app/release-1 srv var/log tmp
+    mkdir -p etc/ssh etc/network etc/init.d usr/bin usr/local/bin opt/app/conf opt/app/data opt/app/release-1 srv tmp
+    mkdir -p var/lib var/log
     chmod 1777 tmp
 )
 # Nothing secret: no password, key or credential of this host is copied.
