@@ -9,7 +9,7 @@ const ROOMS: [&str; 18] = [
     "apply", "verify", "record", "prepare", "watch", "session", "image",
 ];
 /// Files that every room may name.
-const LEAVES: [&str; 2] = ["monitor", "problem"];
+const LEAVES: [&str; 3] = ["monitor", "problem", "durable"];
 /// What a leaf file may name itself: paths, and the plan that a monitor is shown.
 const LEAF_MAY_USE: [(&str, &str); 3] = [("monitor", "plan"), ("monitor", "tree"), ("problem", "tree")];
 

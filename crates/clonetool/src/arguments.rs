@@ -25,6 +25,32 @@ use crate::error::CommandError;
 use crate::pair::{self, PairKeys};
 use crate::profiles;
 
+/// A profile, and the ends that take the place of those that it names.
+#[derive(Debug, Args)]
+pub(crate) struct ProfileArguments {
+    /// Use this profile: a path, or a name in /etc/clonetool/profiles or among the shipped ones
+    pub(crate) profile: OsString,
+    /// Take this tree in place of the profile's source
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) source: Option<OsString>,
+    /// Take this tree in place of the profile's standby
+    #[arg(long, value_name = "DESTINATION")]
+    pub(crate) destination: Option<OsString>,
+}
+
+impl ProfileArguments {
+    /// The profile, and where its two ends are.
+    pub(crate) fn load(
+        &self,
+        connection: &ConnectionOptions,
+    ) -> Result<(Profile, Location, Location), CommandError> {
+        let profile = profiles::load(&self.profile)?;
+        let (source, destination) =
+            connection.locate_profiled(&profile, self.source.as_deref(), self.destination.as_deref())?;
+        Ok((profile, source, destination))
+    }
+}
+
 /// How to reach another host and what to send there.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Connection")]

@@ -12,9 +12,8 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fsync, openat, unlinkat};
 use rustix::io::Errno;
+use syncore::durable;
 use syncore::tree::escape;
-
-use crate::durable;
 
 /// No account has that many keys.
 const FILE_LIMIT_BYTES: u64 = 4 << 20;

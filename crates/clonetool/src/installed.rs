@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, unlinkat};
 use rustix::fs::{fsync, readlinkat, symlinkat};
 use rustix::io::Errno;
+use syncore::durable;
 use syncore::tree::escape;
 
-use crate::durable;
 use crate::error::{CommandError, UNCHANGED};
 use crate::profiles::read_bounded;
 

@@ -8,7 +8,6 @@
 mod arguments;
 mod authorized_keys;
 mod commands;
-mod durable;
 mod error;
 mod gates;
 mod health;

@@ -9,9 +9,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use syncore::durable;
 use syncore::tree::escape;
 
-use crate::durable;
 use crate::error::{CommandError, UNCHANGED};
 
 /// Where they are.

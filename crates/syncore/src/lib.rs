@@ -44,7 +44,7 @@
 //!
 //! # Rooms
 //!
-//! Each module is a room. A room uses only rooms above it in this table; `monitor` and `problem` are for all.
+//! Each module is a room. A room uses only rooms above it in this table; `monitor`, `problem` and `durable` are for all.
 //!
 //! | room | owns |
 //! |---|---|
@@ -75,6 +75,7 @@
 
 pub mod apply;
 pub mod delta;
+pub mod durable;
 pub mod gate;
 pub mod image;
 pub mod monitor;

@@ -1,6 +1,5 @@
 //! `clonetool gates`.
 
-use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,11 +8,10 @@ use syncore::gate;
 use syncore::monitor::Monitor;
 use syncore::session;
 
-use crate::arguments::ConnectionOptions;
+use crate::arguments::{ConnectionOptions, ProfileArguments};
 use crate::error::{CommandError, REFUSED};
 use crate::gates::{self, Moment};
 use crate::interrupt;
-use crate::profiles;
 use crate::run::Outcome;
 use crate::ui::{self, json};
 
@@ -23,14 +21,8 @@ use crate::ui::{self, json};
 /// does not pass, and asks those that can turn meanwhile again before it changes anything.
 #[derive(Debug, Args)]
 pub(crate) struct GatesArguments {
-    /// Use this profile: a path, or a name in /etc/clonetool/profiles or among the shipped ones
-    profile: OsString,
-    /// Take this tree in place of the profile's source
-    #[arg(long, value_name = "SOURCE")]
-    source: Option<OsString>,
-    /// Take this tree in place of the profile's standby
-    #[arg(long, value_name = "DESTINATION")]
-    destination: Option<OsString>,
+    #[command(flatten)]
+    profile: ProfileArguments,
     #[command(flatten)]
     connection: ConnectionOptions,
     /// Print refusals only
@@ -55,9 +47,7 @@ impl GatesArguments {
         interrupt::install()?;
         let started = Instant::now();
         self.connection.refuse_traffic_options(["gates send no content"; 3])?;
-        let profile = profiles::load(&self.profile)?;
-        let (source, destination) =
-            self.connection.locate_profiled(&profile, self.source.as_deref(), self.destination.as_deref())?;
+        let (profile, source, destination) = self.profile.load(&self.connection)?;
         let surroundings = Arc::new(session::surroundings(&source, &destination));
         let mut refusals = Vec::new();
         for gate in &profile.gates {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::sync::{Lifted, ProfiledArguments};
+use super::sync::{Lifted, RunArguments};
 use crate::error::CommandError;
 use crate::run::{Outcome, Purpose};
 
@@ -12,7 +12,7 @@ use crate::run::{Outcome, Purpose};
 #[derive(Debug, Args)]
 pub(crate) struct PlanArguments {
     #[command(flatten)]
-    profile: ProfiledArguments,
+    profile: RunArguments,
 }
 
 impl PlanArguments {

@@ -1,6 +1,6 @@
 //! `clonetool sync`, and the arguments that `plan` shares with it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::Path;
 
 use clap::Args;
@@ -9,7 +9,7 @@ use syncore::profile::{CommitMode, Limits, Profile, Row, Whole};
 use syncore::rules::Class;
 use syncore::session::{Job, Location, Options};
 
-use crate::arguments::{ChangeOptions, ConnectionOptions, OutputOptions, ScopeOptions};
+use crate::arguments::{ChangeOptions, ConnectionOptions, OutputOptions, ProfileArguments, ScopeOptions};
 use crate::error::CommandError;
 use crate::profiles;
 use crate::recorder::Recorder;
@@ -23,7 +23,7 @@ use crate::ui::Ui;
 #[derive(Debug, Args)]
 pub(crate) struct SyncArguments {
     #[command(flatten)]
-    profile: ProfiledArguments,
+    what: RunArguments,
     /// Make the plan, print it and stop
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -39,15 +39,9 @@ pub(crate) struct SyncArguments {
 
 /// What `sync` and `plan` have in common.
 #[derive(Debug, Args)]
-pub(super) struct ProfiledArguments {
-    /// Use this profile: a path, or a name in /etc/clonetool/profiles or among the shipped ones
-    profile: OsString,
-    /// Read this tree in place of the profile's source
-    #[arg(long, value_name = "SOURCE")]
-    source: Option<OsString>,
-    /// Change this tree in place of the profile's standby
-    #[arg(long, value_name = "DESTINATION")]
-    destination: Option<OsString>,
+pub(super) struct RunArguments {
+    #[command(flatten)]
+    profile: ProfileArguments,
     #[command(flatten)]
     change: ChangeOptions,
     #[command(flatten)]
@@ -69,14 +63,14 @@ impl SyncArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
         let lifted = Lifted { deletes: self.allow_deletes, approved: self.approve.clone() };
         if self.dry_run {
-            return self.profile.run(Purpose::Plan, lifted, None);
+            return self.what.run(Purpose::Plan, lifted, None);
         }
-        let recorder = Recorder::begin(&self.records, &self.profile.profile, self.profile.scope.any());
-        self.profile.run(Purpose::Change, lifted, Some(recorder))
+        let recorder = Recorder::begin(&self.records, &self.what.profile.profile, self.what.scope.any());
+        self.what.run(Purpose::Change, lifted, Some(recorder))
     }
 }
 
-impl ProfiledArguments {
+impl RunArguments {
     pub(super) fn run(
         &self,
         purpose: Purpose,
@@ -87,9 +81,7 @@ impl ProfiledArguments {
     }
 
     fn work(&self, purpose: Purpose, lifted: Lifted, ui: &Ui) -> Result<Undertaking, CommandError> {
-        let profile = profiles::load(&self.profile)?;
-        let (source, destination) =
-            self.connection.locate_profiled(&profile, self.source.as_deref(), self.destination.as_deref())?;
+        let (profile, source, destination) = self.profile.load(&self.connection)?;
         if let Location::Local(root) = &source {
             for row in not_carried(&profile, root) {
                 ui.warn(&format!(
@@ -106,7 +98,7 @@ impl ProfiledArguments {
         self.change.apply(&mut options);
         self.scope.apply(Some(&profile), &mut options);
         self.connection.apply(&mut options)?;
-        options.whole = whole(&profile, &self.profile);
+        options.whole = whole(&profile, &self.profile.profile);
         options.limits = Some(match lifted.deletes {
             Some(max_entries) => Limits { max_entries, max_percent: 0 },
             None => profile.delete.limits,

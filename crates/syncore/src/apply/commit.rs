@@ -22,8 +22,8 @@ use super::stage::{FileWriter, Staged, WriteError};
 use super::whole::Ledger;
 use crate::plan::{Change, Item};
 use crate::problem::Operation;
-use crate::scan::{Detail, Scratch, from_statx, proc_path, read_entry, read_kind, statx_mask};
-use crate::tree::{Attributes, Entry, Kind, RelPath};
+use crate::scan::{from_statx, proc_path, read_kind, statx_mask};
+use crate::tree::{Attributes, Kind, RelPath};
 
 /// How many finished files wait for one flush before they are renamed, at most: each holds a descriptor or two.
 const PENDING_LIMIT: usize = 256;
@@ -80,35 +80,6 @@ impl Committer {
     pub fn whole(mut self, ledger: Ledger) -> Self {
         self.whole = Some(ledger);
         self
-    }
-
-    /// Whether the run changes everything or nothing.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.whole.is_some()
-    }
-
-    /// The ledger, as long as things are only written down in it.
-    pub(super) fn recording(&self) -> Option<&Ledger> {
-        self.whole.as_ref().filter(|ledger| !ledger.is_committed())
-    }
-
-    /// Where files are staged that belong into the directory `parent`.
-    ///
-    /// # Errors
-    /// Whatever opening it says.
-    pub fn staging(&self, parent: &RelPath) -> rustix::io::Result<Arc<Directory>> {
-        match &self.whole {
-            Some(ledger) => ledger.stage(parent),
-            None => self.directories.open(parent),
-        }
-    }
-
-    /// What is at `path` now.
-    fn before(&self, path: &RelPath) -> rustix::io::Result<Entry> {
-        let directory = self.directories.root.hold_directory(&path.parent().unwrap_or_default())?;
-        let name = std::ffi::CString::new(path.name().unwrap_or(b".")).map_err(|_| Errno::INVAL)?;
-        Ok(read_entry(directory.as_fd(), &name, Detail::Full, &mut Scratch::default())?.0)
     }
 
     /// Records that an item could not be carried out.
@@ -168,13 +139,7 @@ impl Committer {
     /// the end by [`Committer::finish_directory`].
     pub fn make_directory(&self, item: &Item) {
         if let Some(ledger) = self.recording() {
-            if matches!(item.change, Change::Replace(kind) if kind != Kind::Directory) {
-                match self.before(&item.path) {
-                    Ok(before) => ledger.make_way(&item.path, before),
-                    Err(error) => return self.io(&item.path, Operation::Read, error),
-                }
-            }
-            return ledger.make_directory(&item.path);
+            return self.plan_directory_made(ledger, item);
         }
         let name = item.path.name().unwrap_or_default();
         let made = self.parent(&item.path).and_then(|directory| {
@@ -191,63 +156,6 @@ impl Committer {
             }
             Err(error) => self.io(&item.path, Operation::Create, error),
         }
-    }
-
-    /// Swaps several finished files in together: all or, when one cannot be, none.
-    ///
-    /// RACE: who reads without the password lock may see the milliseconds between the first rename and the last.
-    ///
-    /// # Errors
-    /// Why not, in words; every path is as it was.
-    pub fn place_together(&self, files: Vec<(Item, FileWriter, [u8; 32])>) -> Result<(), String> {
-        // What waits already is renamed first, so that these are renamed in one go.
-        self.flush();
-        let mut ready: Vec<(Staged, Item)> = Vec::new();
-        for (item, writer, digest) in files {
-            let (fd, staged) = writer.finish(Some(digest)).map_err(|e| format!("{}: {e}", item.path))?;
-            let staged = staged.ok_or_else(|| format!("{}: it is not staged", item.path))?;
-            self.dress(&item, Pinned::Open(fd.as_fd()), staged.directory.default_acl, ALL);
-            ready.push((staged, item));
-        }
-        if let Some(ledger) = &self.whole {
-            ready.into_iter().for_each(|(staged, item)| ledger.put(staged, &item));
-            return Ok(());
-        }
-        if self.durable {
-            self.directories.flush().map_err(|e| std::io::Error::from(e).to_string())?;
-        }
-        let mut backups: Vec<(Staged, Item)> = Vec::new();
-        for (_, item) in &ready {
-            let name = item.path.name().unwrap_or_default();
-            let backup = self.parent(&item.path).and_then(|directory| {
-                Staged::make(&self.directories, &directory, |at, stage| {
-                    linkat(&directory, name, at, stage, AtFlags::empty())
-                })
-            });
-            match backup {
-                Ok((backup, ())) => backups.push((backup, item.clone())),
-                // Nothing was there before.
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(format!("{}: {}", item.path, std::io::Error::from(error))),
-            }
-        }
-        let mut wrong = None;
-        for (staged, item) in ready {
-            self.rename(staged, &item);
-            if self.has_failed(&item.path) {
-                wrong = Some(format!("{} could not be renamed into place", item.path));
-                break;
-            }
-        }
-        let Some(wrong) = wrong else { return Ok(()) };
-        for (backup, item) in backups {
-            let name = item.path.name().unwrap_or_default();
-            let restored = renameat(&backup.directory, &backup.name[..], &backup.directory, name);
-            if let Err(error) = restored {
-                self.io(&item.path, Operation::Rename, error);
-            }
-        }
-        Err(wrong)
     }
 
     /// Gives a new inode its metadata, and reports what it did not take.
@@ -353,7 +261,7 @@ impl Committer {
         }
     }
 
-    fn rename(&self, staged: Staged, item: &Item) {
+    pub(super) fn rename(&self, staged: Staged, item: &Item) {
         let name = item.path.name().unwrap_or_default();
         let result = self.check_planned(&staged.directory, item).and_then(|()| {
             let rename = || match item.change {
@@ -460,23 +368,6 @@ impl Committer {
         }
     }
 
-    /// Stages another name of the leader, which is staged itself or in its place.
-    fn link_staged(&self, ledger: &Ledger, leader: &RelPath, item: &Item) -> rustix::io::Result<()> {
-        let stage = ledger.stage(&item.path.parent().unwrap_or_default())?;
-        let link = |from: BorrowedFd<'_>, name: &[u8]| {
-            Staged::make(&self.directories, &stage, |at, to| linkat(from, name, at, to, AtFlags::empty()))
-        };
-        let (staged, ()) = match ledger.staged(leader) {
-            Some((from, name)) => link(from.as_fd(), &name)?,
-            None => {
-                let from = self.directories.root.hold_directory(&leader.parent().unwrap_or_default())?;
-                link(from.as_fd(), leader.name().unwrap_or_default())?
-            }
-        };
-        ledger.put(staged, item);
-        Ok(())
-    }
-
     /// Takes the locking flags off a name, and remembers to set them again.
     fn open_lock(&self, directory: &Directory, name: &[u8], path: &RelPath) -> rustix::io::Result<()> {
         let fd = hold(directory.as_fd(), name)?;
@@ -488,50 +379,10 @@ impl Committer {
         Ok(())
     }
 
-    /// Writes down that a path is deleted at the end, in a run that changes all or nothing.
-    pub fn plan_removal(&self, item: &Item) {
-        if let Some(ledger) = self.recording() {
-            match self.before(&item.path) {
-                Ok(before) => ledger.remove(&item.path, before),
-                // Already gone.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                Err(error) => self.io(&item.path, Operation::Read, error),
-            }
-        }
-    }
-
-    /// Writes down a change of metadata, in a run that changes all or nothing; true when that is all for now.
-    pub(super) fn record_metadata(&self, item: &Item, attributes: Attributes) -> bool {
-        let Some(ledger) = self.recording() else { return false };
-        match self.before(&item.path) {
-            Ok(before) => ledger.dress(item, attributes, Some(before)),
-            Err(error) => self.io(&item.path, Operation::ReadMetadata, error),
-        }
-        true
-    }
-
-    /// Writes down what a directory is like at the end, in a run that changes all or nothing.
-    pub fn plan_directory(&self, item: &Item) {
-        if let Some(ledger) = self.recording()
-            && !self.has_failed(&item.path)
-        {
-            let before = match item.change {
-                Change::Update(_) => self.before(&item.path).ok(),
-                _ => None,
-            };
-            ledger.dress(item, directory_attributes(item), before);
-        }
-    }
-
     /// Deletes one path; a directory only when it is empty.
     pub fn delete(&self, item: &Item) {
         if let Some(ledger) = self.recording() {
-            // It makes way for something else.
-            return match self.before(&item.path) {
-                Ok(before) => ledger.make_way(&item.path, before),
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                Err(error) => self.io(&item.path, Operation::Read, error),
-            };
+            return self.plan_way(ledger, item);
         }
         if let Some(ledger) = &self.whole {
             return self.removal(ledger, &item.path);
@@ -621,7 +472,7 @@ impl Committer {
 }
 
 /// What is set of a directory at the end.
-fn directory_attributes(item: &Item) -> Attributes {
+pub(super) fn directory_attributes(item: &Item) -> Attributes {
     match item.change {
         // The mode, too: without privilege the directory may have been opened for what was made in it.
         Change::Update(attributes) => attributes | Attributes::MTIME | Attributes::MODE,

@@ -13,6 +13,7 @@ mod metadata;
 mod moved;
 mod rewrite;
 mod stage;
+mod together;
 mod update;
 mod whole;
 

@@ -4,11 +4,10 @@
 //! an administrator may want a file back. What can go wrong: the power fails between an edit and its line; so the
 //! original and the line are on disk before the edit is made, and a line without its edit is harmless.
 
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::io;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{Mode, mkdirat};
 use rustix::io::Errno;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -17,6 +16,7 @@ use super::bootloader::Boot;
 use super::edit::{Edit, EditChange, Instead};
 use super::inside::Inside;
 use super::report::Held;
+use crate::durable;
 use crate::rules::Class;
 use crate::scan::Root;
 use crate::tree::{RelPath, unescape};
@@ -110,7 +110,7 @@ impl Journal {
         let mut original = None;
         if let Some(content) = &before {
             let name = format!("{:04}", self.lines.len());
-            write_durably(&state(inside, ORIGINALS)?, &name, content)?;
+            durable::replace(state(inside, ORIGINALS)?, &name, content, 0o600, None)?;
             original = Some(name);
         }
         self.lines.push(Line {
@@ -143,20 +143,12 @@ pub(super) fn read_state(root: &Root, name: &str) -> io::Result<Option<Vec<u8>>>
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let fd = match openat(directory, name, flags, Mode::empty()) {
-        Ok(fd) => fd,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let mut content = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(std::fs::File::from(fd), LIMIT_BYTES), &mut content)?;
-    Ok(Some(content))
+    durable::read(directory, name, LIMIT_BYTES)
 }
 
 /// Writes a file of the state directory: old or new, on disk when this returns.
 pub(super) fn write_state(inside: &Inside, name: &str, content: &[u8]) -> io::Result<()> {
-    write_durably(&state(inside, "")?, name, content)
+    durable::replace(state(inside, "")?, name, content, 0o600, None)
 }
 
 pub(super) fn write_path<S: Serializer>(path: &RelPath, serializer: S) -> Result<S::Ok, S::Error> {
@@ -183,20 +175,4 @@ fn state(inside: &Inside, below: &str) -> io::Result<std::os::fd::OwnedFd> {
         at = at.join(name.as_bytes());
     }
     Ok(inside.root().open_directory(&at)?)
-}
-
-/// Writes a file for root alone: old or new, on disk when this returns.
-pub(super) fn write_durably(directory: &impl AsFd, name: &str, content: &[u8]) -> io::Result<()> {
-    let staged = format!(".{name}.new");
-    match unlinkat(directory, &staged, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = std::fs::File::from(openat(directory, &staged, flags, Mode::RUSR | Mode::WUSR)?);
-    file.write_all(content)?;
-    file.sync_all()?;
-    renameat(directory, &staged, directory, name)?;
-    rustix::fs::fsync(directory)?;
-    Ok(())
 }

@@ -10,6 +10,7 @@ use std::io;
 
 use super::inside::Inside;
 use super::journal;
+use crate::durable;
 
 /// Where entries are, as far as GRUB reads them; those on an EFI partition are for kernels that lie there.
 const ENTRIES: &str = "boot/loader/entries";
@@ -52,7 +53,7 @@ pub(super) fn settle(inside: &Inside) -> Result<(), String> {
     let opened = inside.resolve(&entries).and_then(|real| Ok(inside.root().open_directory(&real)?));
     let directory = opened.map_err(text)?;
     for (name, content) in new {
-        journal::write_durably(&directory, &name, content.as_bytes()).map_err(text)?;
+        durable::replace(&directory, &name, content.as_bytes(), 0o600, None).map_err(text)?;
     }
     for name in left_over(&files, &kernels) {
         rustix::fs::unlinkat(&directory, name, rustix::fs::AtFlags::empty()).map_err(|e| text(e.into()))?;

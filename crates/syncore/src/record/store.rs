@@ -6,16 +6,17 @@
 //! latest records stay whatever their age.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, fchmod, fsync, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::{Record, RecordError, RunId, VERSION};
+use crate::durable;
 use crate::tree::escape;
 
 /// What the name of a record ends in.
@@ -113,7 +114,7 @@ impl Store {
         let name = format!("{}{SUFFIX}", record.run);
         let written = serde_json::to_vec(record).map_err(io::Error::from).and_then(|mut text| {
             text.push(b'\n');
-            write_durably(&self.directory, &name, &format!(".{name}{STAGED}"), &text, 0o600)
+            durable::replace(&self.directory, &name, &text, 0o600, None)
         });
         written.map_err(|reason| RecordError::File { path: shown(&self.path.join(name)), reason })
     }
@@ -230,36 +231,11 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), RecordError> {
     let replace = || -> io::Result<()> {
         let name = path.file_name().ok_or(Errno::ISDIR)?.as_bytes();
         let directory = Store::held(parent)?.directory;
-        let staged = [b".", name, format!(".{}{STAGED}", std::process::id()).as_bytes()].concat();
-        write_durably(&directory, name, &staged, content, 0o644)
+        // Of the process: two may write it at once.
+        let new = [b".", name, format!(".{}{STAGED}", std::process::id()).as_bytes()].concat();
+        durable::replace_by(&directory, &new, name, content, 0o644, None)
     };
     replace().map_err(|reason| RecordError::File { path: shown(path), reason })
-}
-
-fn write_durably<P: rustix::path::Arg + Copy>(
-    directory: &impl AsFd,
-    name: P,
-    staged: impl rustix::path::Arg + Copy,
-    content: &[u8],
-    mode: u32,
-) -> io::Result<()> {
-    match unlinkat(directory, staged, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let write = || -> io::Result<()> {
-        let mut file = File::from(openat(directory, staged, flags, Mode::RUSR | Mode::WUSR)?);
-        // Whatever the caller's umask is.
-        fchmod(&file, Mode::from_raw_mode(mode))?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        Ok(renameat(directory, staged, directory, name)?)
-    };
-    write().inspect_err(|_| {
-        let _ = unlinkat(directory, staged, AtFlags::empty());
-    })?;
-    Ok(fsync(directory)?)
 }
 
 fn failed(action: &'static str, path: &Path, reason: io::Error) -> RecordError {

@@ -4,13 +4,14 @@
 //! it, and needs neither production nor what the run knew. What can go wrong: half a journal; it carries its own digest,
 //! gets its name when it is on disk, and is none before.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::durable;
 use crate::plan::Change;
 use crate::tree::{Attributes, Entry, RelPath};
 
@@ -113,12 +114,21 @@ impl Journal {
         let mut content = postcard::to_allocvec(self).map_err(io::Error::other)?;
         let digest = *blake3::hash(&content).as_bytes();
         content.extend_from_slice(&digest);
-        write_durably(directory, name, &content)
+        durable::replace(directory, name, &content, 0o600, None)
+    }
+
+    /// Whether there is one in `home`, whole or not.
+    pub(super) fn is_there(home: &OwnedFd) -> io::Result<bool> {
+        match statat(home, NAME, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Reads it; none if there is none, or none that is whole.
     pub(super) fn read(directory: &OwnedFd, name: &str) -> io::Result<Option<Self>> {
-        let Some(content) = read(directory, name)? else { return Ok(None) };
+        let Some(content) = durable::read(directory, name, LIMIT_BYTES)? else { return Ok(None) };
         let Some((content, digest)) = content.split_last_chunk::<DIGEST_BYTES>() else { return Ok(None) };
         if blake3::hash(content).as_bytes() != digest {
             return Ok(None);
@@ -126,32 +136,4 @@ impl Journal {
         // Of another version: what it says is not known, and must not be taken for nothing.
         postcard::from_bytes(content).map(Some).map_err(io::Error::other)
     }
-}
-
-/// The content of a file of ours; none if there is none.
-pub(super) fn read(directory: &OwnedFd, name: &str) -> io::Result<Option<Vec<u8>>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match openat(directory, name, flags, Mode::empty()) {
-        Ok(file) => std::fs::File::from(file),
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let mut content = Vec::new();
-    file.take(LIMIT_BYTES).read_to_end(&mut content)?;
-    Ok(Some(content))
-}
-
-/// Writes a file of ours: old or new, on disk when this returns.
-pub(super) fn write_durably(directory: &OwnedFd, name: &str, content: &[u8]) -> io::Result<()> {
-    let staged = format!(".{name}.new");
-    match unlinkat(directory, &staged, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = std::fs::File::from(openat(directory, &staged, flags, Mode::RUSR | Mode::WUSR)?);
-    file.write_all(content)?;
-    file.sync_all()?;
-    renameat(directory, &staged, directory, name)?;
-    Ok(fsync(directory)?)
 }

@@ -10,6 +10,7 @@ mod areas;
 mod back;
 mod carry;
 mod journal;
+mod recording;
 mod recover;
 
 use std::collections::{BTreeSet, HashMap};
@@ -27,6 +28,7 @@ pub use recover::{Generation, Recovered, generations, is_interrupted, recover, s
 
 use super::directory::Directory;
 use super::stage::Staged;
+use crate::durable;
 use crate::plan::Item;
 use crate::profile::Whole;
 use crate::scan::{Root, from_statx, statx_mask};
@@ -36,6 +38,8 @@ use journal::{Journal, Step};
 
 /// The file in home with the number of the state that the tree is in.
 const GENERATION: &str = "generation";
+/// No number takes more, in digits.
+const NUMBER_BYTES: u64 = 32;
 
 /// What a run will do, while it is only written down; and then the journal of it.
 #[derive(Debug)]
@@ -89,7 +93,7 @@ impl Ledger {
     pub fn begin(root: &Arc<Root>, tops: &[RelPath], whole: Whole) -> io::Result<Self> {
         let areas = Areas::of(root, tops)?;
         let home = areas.open_home()?;
-        if journal::read(&home, journal::NAME)?.is_some() {
+        if Journal::is_there(&home)? {
             return Err(io::Error::other("an interrupted run has to be recovered first"));
         }
         areas.sweep()?;
@@ -217,7 +221,7 @@ impl Ledger {
     fn conclude(&self) -> io::Result<()> {
         let home = self.areas.open_home()?;
         let kept = self.areas.kept_home(self.generation)?;
-        journal::write_durably(&home, GENERATION, self.generation.to_string().as_bytes())?;
+        durable::replace(&home, GENERATION, self.generation.to_string().as_bytes(), 0o600, None)?;
         match rustix::fs::renameat(&home, journal::NAME, &kept, journal::NAME) {
             // Done by a run that was interrupted after it.
             Ok(()) | Err(Errno::NOENT) => {}
@@ -255,7 +259,7 @@ impl Drop for Ledger {
 
 /// The number of the state that the tree is in; 0 before the first run.
 fn current(home: &std::os::fd::OwnedFd) -> io::Result<u64> {
-    let Some(text) = journal::read(home, GENERATION)? else { return Ok(0) };
+    let Some(text) = durable::read(home, GENERATION, NUMBER_BYTES)? else { return Ok(0) };
     let number = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
     number.ok_or_else(|| io::Error::other("the number of the generation is damaged"))
 }

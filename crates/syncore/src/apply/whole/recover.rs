@@ -12,10 +12,11 @@ use rustix::io::Errno;
 
 use super::areas::{Areas, home};
 use super::journal::{self, Journal, MadeBy, Step};
-use super::{Committed, Ledger, current};
+use super::{Committed, Ledger, NUMBER_BYTES, current};
 use crate::apply::Problems;
 use crate::apply::commit::{Committer, NamesOf};
 use crate::apply::directory::Directories;
+use crate::durable;
 use crate::problem::Problem;
 use crate::profile::Whole;
 use crate::scan::{Boundaries, Root, mounts_below};
@@ -195,7 +196,7 @@ pub fn suspended(root: &Root) -> io::Result<Option<u64>> {
         Err(Errno::NOENT) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let Some(text) = journal::read(&home, SUSPENDED)? else { return Ok(None) };
+    let Some(text) = durable::read(&home, SUSPENDED, NUMBER_BYTES)? else { return Ok(None) };
     // Whatever it says: it is there.
     Ok(Some(String::from_utf8_lossy(&text).trim().parse().unwrap_or_default()))
 }
@@ -220,5 +221,5 @@ pub fn unsuspend(root: &Root) -> io::Result<bool> {
 /// Says that no run may change the root until somebody says so.
 pub(super) fn suspend(areas: &Areas) -> io::Result<()> {
     let home = areas.open_home()?;
-    journal::write_durably(&home, SUSPENDED, current(&home)?.to_string().as_bytes())
+    durable::replace(&home, SUSPENDED, current(&home)?.to_string().as_bytes(), 0o600, None)
 }
