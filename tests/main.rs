@@ -18,6 +18,7 @@ mod hold;
 mod image;
 mod latest;
 mod mounts;
+mod peers;
 mod prepare_root;
 mod profiles;
 mod props;

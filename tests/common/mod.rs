@@ -6,6 +6,7 @@ pub(crate) mod dir;
 pub(crate) mod mount;
 pub(crate) mod plant;
 pub(crate) mod sshd;
+pub(crate) mod trees;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;

@@ -18,7 +18,8 @@ use rustix::io::Errno;
 
 use super::about::About;
 use super::file::Partial;
-use super::tar::{EXTENTS_LIMIT, Member, encode_map};
+use super::sparse::{EXTENTS_LIMIT, encode_map};
+use super::tar::Member;
 use super::write::Archive;
 use super::{CreateOptions, Done, ImageError, OWN_DIRECTORY, shown, unless_cancelled};
 use crate::delta::Extent;

@@ -6,7 +6,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 
-use super::tar::{Member, time_text};
+use super::pax::time_text;
+use super::tar::Member;
 use crate::tree::{RelPath, escape};
 
 /// The first line.

@@ -9,10 +9,13 @@
 mod about;
 mod create;
 mod file;
+mod frames;
 mod manifest;
 mod over;
+mod pax;
 mod read;
 mod restore;
+mod sparse;
 mod tar;
 mod write;
 

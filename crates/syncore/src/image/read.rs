@@ -10,7 +10,8 @@ use std::io::{BufReader, Read};
 
 use super::about::{ABOUT_LIMIT_BYTES, About};
 use super::manifest::Expected;
-use super::tar::{BLOCK_BYTES, Member, TarError, decode_map};
+use super::sparse::decode_map;
+use super::tar::{BLOCK_BYTES, Member, TarError};
 use super::write::{own_member, own_path};
 use super::{Contents, ENTRIES_LIMIT, ImageError, OWN_DIRECTORY, truncated, unless_cancelled};
 use crate::monitor::Monitor;

@@ -10,8 +10,11 @@ use std::io::Read;
 
 use thiserror::Error;
 
-use crate::delta::Extent;
-use crate::tree::{Entry, Kind, PathError, RelPath, Timestamp, Xattr};
+use super::pax::{
+    acl_text, add_record, decimal, escape_keyword, fits, flag_names, octal, octal_limit, parse_flags,
+    parse_time, parse_xattr, plain_time, split_records, time_text,
+};
+use crate::tree::{Entry, Kind, PathError, RelPath};
 
 /// Everything in a tar archive is in blocks of this size.
 pub(super) const BLOCK_BYTES: usize = 512;
@@ -22,35 +25,14 @@ const RECORDS_LIMIT_BYTES: u64 = 4 << 20;
 /// How much all attributes of one member may have together, as the scan limits it.
 const XATTRS_LIMIT_BYTES: usize = 512 * 1024;
 
-/// More stretches of data than this in one sparse file are refused: each is kept in memory while the file is read.
-pub(super) const EXTENTS_LIMIT: u64 = 1 << 22;
-
 /// Length of the name in a ustar header.
-const NAME_BYTES: usize = 100;
+pub(super) const NAME_BYTES: usize = 100;
 
 /// What stands in a header for an owner that only a pax record can hold: nobody, should the record be ignored.
 const NOBODY: u64 = 65_534;
 
 /// Where extended attributes are (star, GNU tar, libarchive).
-const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
-
-/// Inode flags by their names in libarchive, in the order in which they are written.
-const FLAG_NAMES: [(u32, &str); 14] = [
-    (0x0000_0020, "sappnd"),
-    (0x0000_0010, "schg"),
-    (0x0000_0040, "nodump"),
-    (0x0000_0002, "undel"),
-    (0x0000_0004, "compress"),
-    (0x0000_0080, "noatime"),
-    (0x0001_0000, "dirsync"),
-    (0x0000_4000, "journal-data"),
-    (0x0000_0001, "securedeletion"),
-    (0x0000_0008, "sync"),
-    (0x0000_8000, "notail"),
-    (0x0002_0000, "topdir"),
-    (0x0080_0000, "nocow"),
-    (0x2000_0000, "projinherit"),
-];
+pub(super) const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
 /// One name in the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -378,253 +360,6 @@ fn path_of(name: &[u8], is_directory: bool) -> Result<RelPath, TarError> {
     };
     let path = RelPath::new(below)?;
     if path.is_root() && !is_directory { Err(TarError::Field("name")) } else { Ok(path) }
-}
-
-/// Whether a ustar header holds the text as it is, so that every tar reads the same.
-fn fits(text: &[u8]) -> bool {
-    text.len() <= NAME_BYTES && text.iter().all(|b| b.is_ascii() && *b != 0)
-}
-
-/// The largest number in a field of `bytes` octal digits (with a NUL or blank behind them).
-const fn octal_limit(digits: u32) -> u64 {
-    (1 << (3 * digits)) - 1
-}
-
-fn octal(field: &[u8]) -> Option<u64> {
-    let digits = field.strip_suffix(b"\0").unwrap_or(field);
-    let digit = |b: &u8| (b'0'..=b'7').contains(b).then(|| u64::from(b - b'0'));
-    digits
-        .iter()
-        .try_fold(0_u64, |n, b| n.checked_mul(8)?.checked_add(digit(b)?))
-        .filter(|_| !digits.is_empty())
-}
-
-fn decimal(text: &[u8]) -> Option<u64> {
-    let digit = |b: &u8| b.is_ascii_digit().then(|| u64::from(b - b'0'));
-    text.iter().try_fold(0_u64, |n, b| n.checked_mul(10)?.checked_add(digit(b)?)).filter(|_| !text.is_empty())
-}
-
-/// Adds `LENGTH KEY=VALUE\n`, where the length counts itself (pax(1)).
-fn add_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-    let rest = key.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while length != rest + length.to_string().len() {
-        length = rest + length.to_string().len();
-    }
-    records.extend_from_slice(format!("{length} ").as_bytes());
-    records.extend_from_slice(key);
-    records.push(b'=');
-    records.extend_from_slice(value);
-    records.push(b'\n');
-}
-
-/// Takes records apart by their lengths; none when they do not add up.
-fn split_records(mut bytes: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
-    let mut records = Vec::new();
-    while !bytes.is_empty() {
-        let blank = bytes.iter().take(20).position(|b| *b == b' ')?;
-        let length = usize::try_from(decimal(&bytes[..blank])?).ok()?;
-        let record = bytes.get(blank + 1..length)?.strip_suffix(b"\n")?;
-        let equals = record.iter().position(|b| *b == b'=')?;
-        records.push((record[..equals].to_vec(), record[equals + 1..].to_vec()));
-        bytes = &bytes[length..];
-    }
-    Some(records)
-}
-
-/// The seconds for a ustar header, when they are all there is to say.
-fn plain_time(time: Timestamp) -> Option<u64> {
-    let seconds = u64::try_from(time.seconds).ok().filter(|seconds| *seconds <= octal_limit(11));
-    seconds.filter(|_| time.nanoseconds == 0)
-}
-
-/// A time as a decimal number of seconds, negative before the epoch.
-pub(super) fn time_text(time: Timestamp) -> String {
-    match (time.seconds, time.nanoseconds) {
-        (seconds, 0) => seconds.to_string(),
-        (seconds @ 0.., nanoseconds) => format!("{seconds}.{nanoseconds:09}"),
-        (seconds, nanoseconds) => {
-            format!("-{}.{:09}", (seconds + 1).unsigned_abs(), 1_000_000_000_u32.saturating_sub(nanoseconds))
-        }
-    }
-}
-
-fn parse_time(text: &[u8]) -> Option<Timestamp> {
-    let (negative, digits) = match text.strip_prefix(b"-") {
-        Some(digits) => (true, digits),
-        None => (false, text),
-    };
-    let mut parts = digits.splitn(2, |b| *b == b'.');
-    let whole = i64::try_from(decimal(parts.next()?)?).ok()?;
-    let nanoseconds = match parts.next() {
-        Some(fraction) if fraction.len() == 9 => u32::try_from(decimal(fraction)?).ok()?,
-        Some(_) => return None,
-        None => 0,
-    };
-    Some(match (negative, nanoseconds) {
-        (false, nanoseconds) => Timestamp { seconds: whole, nanoseconds },
-        (true, 0) => Timestamp { seconds: -whole, nanoseconds: 0 },
-        (true, nanoseconds) => {
-            Timestamp { seconds: (-whole).checked_sub(1)?, nanoseconds: 1_000_000_000 - nanoseconds }
-        }
-    })
-}
-
-fn flag_names(flags: u32) -> String {
-    let names = FLAG_NAMES.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name);
-    names.collect::<Vec<_>>().join(",")
-}
-
-fn parse_flags(text: &[u8]) -> Option<u32> {
-    text.split(|b| *b == b',').try_fold(0, |flags, name| {
-        let (flag, _) = FLAG_NAMES.iter().find(|(_, known)| known.as_bytes() == name)?;
-        Some(flags | flag)
-    })
-}
-
-fn parse_xattr(key: &[u8], value: &[u8]) -> Result<Xattr, TarError> {
-    let name = key.strip_prefix(XATTR_PREFIX).and_then(unescape_keyword).ok_or(TarError::Field("record"))?;
-    // xattr(7): XATTR_NAME_MAX, XATTR_SIZE_MAX.
-    if name.is_empty() || name.len() > 255 || name.contains(&0) || value.len() > 64 * 1024 {
-        return Err(TarError::Field("attribute"));
-    }
-    Ok(Xattr { name, value: value.to_vec() })
-}
-
-/// An equals sign would end the keyword; GNU tar writes it so (since 1.30).
-fn escape_keyword(name: &[u8]) -> Vec<u8> {
-    let mut escaped = Vec::with_capacity(name.len());
-    for byte in name {
-        match byte {
-            b'%' => escaped.extend_from_slice(b"%25"),
-            b'=' => escaped.extend_from_slice(b"%3D"),
-            byte => escaped.push(*byte),
-        }
-    }
-    escaped
-}
-
-fn unescape_keyword(mut text: &[u8]) -> Option<Vec<u8>> {
-    let mut name = Vec::with_capacity(text.len());
-    while let Some((first, rest)) = text.split_first() {
-        (text, name) = match (first, rest) {
-            (b'%', [b'2', b'5', rest @ ..]) => (rest, [&name[..], b"%"].concat()),
-            (b'%', [b'3', b'D', rest @ ..]) => (rest, [&name[..], b"="].concat()),
-            (b'%', _) => return None,
-            (byte, rest) => {
-                name.push(*byte);
-                (rest, name)
-            }
-        };
-    }
-    Some(name)
-}
-
-/// A POSIX ACL as acl(5) writes it, by numbers; none when the value is no ACL (`linux/posix_acl_xattr.h`).
-fn acl_text(value: &[u8]) -> Option<String> {
-    let entries = value.strip_prefix(&2_u32.to_le_bytes())?;
-    if entries.len() % 8 != 0 {
-        return None;
-    }
-    let mut text = String::new();
-    for entry in entries.chunks_exact(8) {
-        let tag = u16::from_le_bytes([entry[0], entry[1]]);
-        let permissions = u16::from_le_bytes([entry[2], entry[3]]);
-        let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
-        let who = match tag {
-            0x01 => "user:".to_owned(),
-            0x02 => format!("user:{id}"),
-            0x04 => "group:".to_owned(),
-            0x08 => format!("group:{id}"),
-            0x10 => "mask:".to_owned(),
-            0x20 => "other:".to_owned(),
-            _ => return None,
-        };
-        let letter = |bit: u16, letter: char| if permissions & bit != 0 { letter } else { '-' };
-        text.push_str(&who);
-        text.extend([':', letter(4, 'r'), letter(2, 'w'), letter(1, 'x'), '\n']);
-    }
-    Some(text)
-}
-
-/// The map of a sparse file's data, as it is stored before the data (GNU tar manual, "PAX Format, Version 1.0").
-pub(super) fn encode_map(extents: &[Extent], size_bytes: u64) -> Vec<u8> {
-    let end = extents.last().map_or(0, |extent| extent.offset + extent.length);
-    // The length of a file that ends in a hole is an extent without bytes.
-    let open_end = (end < size_bytes).then_some(Extent { offset: size_bytes, length: 0 });
-    let mut map = format!("{}\n", extents.len() + usize::from(open_end.is_some())).into_bytes();
-    for extent in extents.iter().chain(&open_end) {
-        map.extend_from_slice(format!("{}\n{}\n", extent.offset, extent.length).as_bytes());
-    }
-    pad(&mut map);
-    map
-}
-
-/// Reads the map of a sparse file of `size_bytes`, of which `stored_bytes` are stored with the map; every byte of it is
-/// added to `hasher`.
-pub(super) fn decode_map(
-    input: &mut impl Read,
-    size_bytes: u64,
-    stored_bytes: u64,
-    hasher: &mut blake3::Hasher,
-) -> Result<Vec<Extent>, TarError> {
-    let mut numbers = MapNumbers { input, text: Vec::new(), at: 0, read: Vec::new(), left: stored_bytes };
-    let count = numbers.next()?;
-    if count > EXTENTS_LIMIT {
-        return Err(TarError::Limit { what: "stretches of data in one file", limit: EXTENTS_LIMIT });
-    }
-    let (mut extents, mut end, mut data) = (Vec::new(), 0_u64, 0_u64);
-    for _ in 0..count {
-        let extent = Extent { offset: numbers.next()?, length: numbers.next()? };
-        let next = extent.offset.checked_add(extent.length).filter(|next| *next <= size_bytes);
-        if extent.offset < end {
-            return Err(TarError::Field("map of data"));
-        }
-        end = next.ok_or(TarError::Field("map of data"))?;
-        data += extent.length;
-        extents.push(extent);
-    }
-    if extents.last().is_some_and(|last| last.length == 0) {
-        extents.pop();
-    }
-    let map = numbers.read;
-    if encode_map(&extents, size_bytes) != map || map.len() as u64 + data != stored_bytes {
-        return Err(TarError::Field("map of data"));
-    }
-    hasher.update(&map);
-    Ok(extents)
-}
-
-/// Decimal numbers, one a line, read in blocks.
-struct MapNumbers<'a, R> {
-    input: &'a mut R,
-    text: Vec<u8>,
-    at: usize,
-    read: Vec<u8>,
-    left: u64,
-}
-
-impl<R: Read> MapNumbers<'_, R> {
-    fn next(&mut self) -> Result<u64, TarError> {
-        let mut digits = Vec::new();
-        loop {
-            if self.at == self.text.len() {
-                self.left =
-                    self.left.checked_sub(BLOCK_BYTES as u64).ok_or(TarError::Field("map of data"))?;
-                self.text.resize(BLOCK_BYTES, 0);
-                self.input.read_exact(&mut self.text)?;
-                self.read.extend_from_slice(&self.text);
-                self.at = 0;
-            }
-            let byte = self.text[self.at];
-            self.at += 1;
-            match byte {
-                b'\n' => return decimal(&digits).ok_or(TarError::Field("map of data")),
-                _ if digits.len() >= 20 => return Err(TarError::Field("map of data")),
-                byte => digits.push(byte),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

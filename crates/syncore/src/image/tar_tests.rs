@@ -1,6 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::delta::Extent;
+use crate::image::sparse::{decode_map, encode_map};
+use crate::tree::{Timestamp, Xattr};
 
 fn decoded(bytes: &[u8]) -> Result<Option<Member>, TarError> {
     Member::decode(&mut &bytes[..], &mut Vec::new())
