@@ -1,7 +1,8 @@
 //! The program as its users run it: against real trees, real filesystems and a real sshd.
 //!
 //! These tests need root and, besides a Rust toolchain, the packages `acl attr btrfs-progs debootstrap e2fsprogs
-//! iproute2 iputils-ping libcap2-bin lvm2 openssh-client openssh-server postgresql rsync strace tar util-linux zstd`.
+//! iproute2 iputils-ping libcap2-bin lvm2 openssh-client openssh-server postgresql
+//! qemu-system-common rsync strace tar util-linux zstd`.
 //! `CLONETOOL_SKIP_LOG=FILE` collects the names of the tests that could not run; `CLONETOOL_KEEP=1` keeps the work
 //! directories.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
@@ -19,6 +20,7 @@ mod image;
 mod latest;
 mod mounts;
 mod peers;
+mod power;
 mod prepare_root;
 mod profiles;
 mod props;

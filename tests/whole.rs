@@ -2,7 +2,7 @@
 //!
 //! A kill is a real one, at a system call: strace delivers SIGKILL as the k-th call of a kind is entered, until a run
 //! is over before its k-th. What follows is judged against the tree before and the tree after, by the independent
-//! comparer. A kill keeps the page cache; that power loss does no more harm is shown elsewhere.
+//! comparer. A kill keeps the page cache; what power loss does is in `power`.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -21,15 +21,15 @@ const STEPS: [&str; 8] =
     ["renameat", "renameat2", "linkat", "unlinkat", "mkdirat", "utimensat", "fsync", "syncfs"];
 
 /// A source, a standby that is like an earlier one, and a profile.
-struct Pair {
-    dir: Workdir,
-    source: PathBuf,
-    standby: PathBuf,
-    profile: PathBuf,
+pub(crate) struct Pair {
+    pub(crate) dir: Workdir,
+    pub(crate) source: PathBuf,
+    pub(crate) standby: PathBuf,
+    pub(crate) profile: PathBuf,
 }
 
 impl Pair {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let dir = Workdir::new(name);
         let (source, standby) = (dir.make("source"), dir.make("standby"));
         fs::create_dir_all(standby.join("var/lib")).unwrap();
@@ -43,14 +43,14 @@ impl Pair {
     }
 
     /// The arguments of a sync to `standby`.
-    fn sync(&self, standby: &Path) -> Vec<String> {
+    pub(crate) fn sync(&self, standby: &Path) -> Vec<String> {
         let text = |path: &Path| path.display().to_string();
         let arguments =
             ["sync", "-q", &text(&self.profile), "--source", &text(&self.source), "--destination"];
         arguments.into_iter().map(str::to_owned).chain([text(standby)]).collect()
     }
 
-    fn copy(&self, name: &str) -> PathBuf {
+    pub(crate) fn copy(&self, name: &str) -> PathBuf {
         let to = self.dir.join(name);
         run("cp", ["-a".as_ref(), self.standby.as_os_str(), to.as_os_str()]);
         to
@@ -58,7 +58,7 @@ impl Pair {
 }
 
 /// Of everything that a plan can say, something: what comes, goes, changes, moves, or becomes another kind.
-fn plant_before(root: &Path) {
+pub(crate) fn plant_before(root: &Path) {
     for dir in ["var/lib", "etc", "opt/old/deep", "opt/kept", "becomes-file/inner"] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
@@ -83,7 +83,7 @@ fn plant_before(root: &Path) {
 }
 
 /// What the source is like then.
-fn plant_after(root: &Path) {
+pub(crate) fn plant_after(root: &Path) {
     write(&root.join("etc/changed"), "after, and longer\n");
     set_xattr(&root.join("etc/changed"), "user.origin", b"after");
     chmod(&root.join("etc/dressed"), 0o600);
@@ -107,7 +107,7 @@ fn plant_after(root: &Path) {
 }
 
 /// Copies a standby to `to` without what runs keep to themselves.
-fn bare(standby: &Path, to: &Path) {
+pub(crate) fn bare(standby: &Path, to: &Path) {
     run("cp", ["-a".as_ref(), standby.as_os_str(), to.as_os_str()]);
     strip(to);
 }
@@ -121,18 +121,18 @@ fn strip(standby: &Path) {
 }
 
 /// How a standby differs from a bare one; it is bare itself afterwards.
-fn differences(bare: &Path, standby: &Path) -> Vec<Difference> {
+pub(crate) fn differences(bare: &Path, standby: &Path) -> Vec<Difference> {
     strip(standby);
     compare(bare, standby)
 }
 
-fn lines(differences: &[Difference]) -> String {
+pub(crate) fn lines(differences: &[Difference]) -> String {
     let line =
         |one: &Difference| format!("{} {:?} {} {}\n", escape(&one.path), one.what, one.left, one.right);
     differences.iter().map(line).collect()
 }
 
-fn staged(standby: &Path) -> usize {
+pub(crate) fn staged(standby: &Path) -> usize {
     fs::read_dir(standby.join("var/lib/clonetool/run/stage")).map_or(0, Iterator::count)
 }
 

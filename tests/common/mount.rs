@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::run;
 
@@ -29,6 +29,18 @@ pub(crate) fn bind(from: &Path, at: &Path) {
 /// Mounts again with other options.
 pub(crate) fn remount(at: &Path, options: &str) {
     run("mount", ["-o", &format!("remount,{options}"), text(at)]);
+}
+
+/// Unmounts what is mounted at `at`.
+pub(crate) fn unmount(at: &Path) {
+    // A test beside this one may start a program just now: until its exec(2) that holds what this process has open.
+    for _ in 0..200 {
+        if Command::new("umount").arg(at).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        {
+            return;
+        }
+    }
+    run("umount", [at]);
 }
 
 /// Unmounts everything that is mounted below `root`, last mounted first.
