@@ -9,6 +9,7 @@ mod room;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::sshd::{Sshd, SshdOptions};
 use crate::common::{CLONETOOL, Output, Workdir, clonetool, plant, run};
 
 /// What each end keeps to itself; four lines of the profile.
@@ -264,4 +265,36 @@ fn a_profile_that_others_may_write_runs_nothing() {
     // Without a gate nothing is run, and a profile is only read.
     fs::write(&pair.profile, text).unwrap();
     pair.sync(&[]).expect_code(0);
+}
+
+#[test]
+fn the_last_word_is_asked_for_when_all_is_staged_and_nothing_is_changed() {
+    let pair = Pair::new("gates-last-word", "");
+    fs::write(pair.standby.join("motd"), "before").unwrap();
+    let server = Sshd::start(&pair.work.join("sshd"), &SshdOptions::default());
+    let (seen, stage) = (pair.work.join("seen"), pair.standby.join(".clonetool/stage"));
+    // What is staged and what is in place each time the gate is asked; the second time it does not pass.
+    let look = format!(
+        "find {} -type f -exec cat {{}} + >>{1} 2>/dev/null; cat {2} >>{1}; echo >>{1}; [ `wc -l <{1}` -lt 2 ]",
+        stage.display(),
+        seen.display(),
+        pair.standby.join("motd").display()
+    );
+    let gate = command("copies", &look).replace("\"command\"\n", "\"replication\"\nmethod = \"command\"\n");
+    let text = fs::read_to_string(&pair.profile).unwrap();
+    fs::write(&pair.profile, text + &gate).unwrap();
+    let [local_from, local_to] = [&pair.production, &pair.standby].map(|path| path.as_os_str().to_owned());
+    let [remote_from, remote_to] = [&pair.production, &pair.standby].map(|path| server.remote(path));
+    for (from, to) in [(&local_from, &local_to), (&local_from, &remote_to), (&remote_from, &local_to)] {
+        let mut arguments = vec!["sync".into(), pair.profile.clone().into(), "--source".into(), from.clone()];
+        arguments.extend(["--destination".into(), to.clone()]);
+        if from != &local_from || to != &local_to {
+            arguments.extend(server.args());
+        }
+        clonetool(arguments).expect_code(3).expect_stderr("refused by the gate copies (replication, ");
+        assert_eq!(fs::read_to_string(&seen).unwrap(), "before\nhellobefore\n", "{from:?} {to:?}");
+        assert_eq!(fs::read(pair.standby.join("motd")).unwrap(), b"before");
+        assert_eq!(fs::read_dir(&stage).unwrap().count(), 0, "something is left in the stage");
+        fs::remove_file(&seen).unwrap();
+    }
 }

@@ -24,6 +24,8 @@ pub(crate) enum Moment {
     Alone,
     /// By a run, before anything else.
     BeforePlan,
+    /// By a run, when it knows what it needs: those that ask for that.
+    AfterPlan,
     /// By a run, before its first change: those that can turn meanwhile.
     BeforeCommit,
 }
@@ -34,6 +36,7 @@ impl Moment {
         match self {
             Self::Alone => "alone",
             Self::BeforePlan => "before-plan",
+            Self::AfterPlan => "after-plan",
             Self::BeforeCommit => "before-commit",
         }
     }
@@ -47,11 +50,15 @@ pub(crate) fn hold(
     demand: Option<Demand>,
     ui: &Ui,
 ) -> Result<(), CommandError> {
-    let again = |gate: &&Gate| moment != Moment::BeforeCommit || gate.check.again_before_commit();
+    let belongs = |gate: &&Gate| match moment {
+        Moment::Alone | Moment::BeforePlan => true,
+        Moment::AfterPlan => gate.check.needs_plan(),
+        Moment::BeforeCommit => gate.check.again_before_commit(),
+    };
     // New in each round: what was seen before the plan may have turned.
     let surroundings = session::surroundings(&job.source, &job.destination);
     let surroundings = Arc::new(Surroundings { demand, ..surroundings });
-    for gate in gates.iter().filter(again) {
+    for gate in gates.iter().filter(belongs) {
         let answer = gate::ask(gate, &surroundings, ui);
         interrupt::check()?;
         ui.gate(gate, &answer, moment);

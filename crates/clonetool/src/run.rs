@@ -135,7 +135,7 @@ fn carry_out(purpose: Purpose, work: &Undertaking, ui: &Ui) -> Result<Outcome, C
     }
     let gates = if purpose == Purpose::Change { &work.gates[..] } else { &[] };
     gates::hold(gates, Moment::BeforePlan, job, None, ui)?;
-    let mut deciding = Deciding { gates, job, ui, planned_changes: 0, demand: None, refused: None };
+    let mut deciding = Deciding { gates, job, ui, planned_changes: 0, refused: None };
     let mut report = deciding.run()?;
     if let Some(held) = work.held.as_ref().filter(|_| report.standby) {
         deciding.job = held;
@@ -157,8 +157,6 @@ struct Deciding<'a> {
     job: &'a Job,
     ui: &'a Ui,
     planned_changes: usize,
-    /// What the plan needs, where a gate asks.
-    demand: Option<Demand>,
     /// What a gate said when it was asked again.
     refused: Option<CommandError>,
 }
@@ -168,12 +166,20 @@ impl Initiator for Deciding<'_> {
         self.planned_changes += plan.len();
         // Before the first change, so that what is printed is what was decided, complete and in order.
         self.ui.show_plan(plan);
-        self.demand = gates::demand(self.gates, self.job, plan);
-        Approval::Run
+        match gates::demand(self.gates, self.job, plan).filter(|_| !plan.is_empty()) {
+            Some(demand) => self.ask(Moment::AfterPlan, Some(demand)),
+            None => Approval::Run,
+        }
     }
 
     fn before_commit(&mut self) -> Approval {
-        match gates::hold(self.gates, Moment::BeforeCommit, self.job, self.demand.take(), self.ui) {
+        self.ask(Moment::BeforeCommit, None)
+    }
+}
+
+impl Deciding<'_> {
+    fn ask(&mut self, moment: Moment, demand: Option<Demand>) -> Approval {
+        match gates::hold(self.gates, moment, self.job, demand, self.ui) {
             Ok(()) => Approval::Run,
             Err(error) => {
                 let reason = error.message.clone();
@@ -182,9 +188,7 @@ impl Initiator for Deciding<'_> {
             }
         }
     }
-}
 
-impl Deciding<'_> {
     fn run(&mut self) -> Result<Report, CommandError> {
         let (job, ui) = (self.job, self.ui);
         match session::run_under(job, self, ui) {

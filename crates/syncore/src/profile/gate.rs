@@ -233,18 +233,14 @@ impl Check {
         }
     }
 
-    /// Whether the gate is asked again immediately before the first change: what it checks can turn while a plan is
-    /// made, or can only be told of a plan.
+    /// Whether the gate is asked again immediately before the first change: what it checks can turn meanwhile.
     #[must_use]
     pub const fn again_before_commit(&self) -> bool {
         match self {
-            Self::VolumeGroup(_)
-            | Self::Replication(_)
-            | Self::Role
-            | Self::PackageTransaction
-            | Self::Space { .. }
-            | Self::Inodes { .. } => true,
-            Self::Mounted(_)
+            Self::VolumeGroup(_) | Self::Replication(_) | Self::Role | Self::PackageTransaction => true,
+            Self::Space { .. }
+            | Self::Inodes { .. }
+            | Self::Mounted(_)
             | Self::Peer(_)
             | Self::DeviceCount { .. }
             | Self::Load { .. }

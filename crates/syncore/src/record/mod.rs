@@ -165,7 +165,7 @@ pub struct GateAnswer {
     pub name: String,
     /// Its kind.
     pub kind: String,
-    /// When it was asked: `before-plan` or `before-commit`.
+    /// When it was asked: `before-plan`, `after-plan` or `before-commit`.
     pub moment: String,
     /// `pass`, `refused`, `error` or `timed-out`.
     pub verdict: String,

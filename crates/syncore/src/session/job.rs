@@ -143,8 +143,8 @@ pub trait Initiator {
     /// Sees the finished plan, also of a dry run, before anything is changed.
     fn approve(&mut self, plan: &Plan) -> Approval;
 
-    /// Is asked immediately before the first change, if there is one: for what may have turned while the plan was
-    /// made. Whoever commits later than a plan is approved calls this then.
+    /// Is asked immediately before the first change, if there is one: for what may have turned meanwhile. That is when
+    /// the plan is approved, or, in a run that changes all or nothing, when all of it is staged.
     fn before_commit(&mut self) -> Approval {
         Approval::Run
     }

@@ -132,21 +132,38 @@ impl Initiator for Approving<'_> {
 /// An initiator's say: whether it is a dry run, and who decides otherwise.
 pub(crate) type Say<'a> = Option<(bool, &'a mut dyn Initiator)>;
 
-/// Asks the initiator; true to carry the plan out, false to end here.
+/// Asks the initiator; true to carry the plan out, false to end here. With `whole` it is asked once more by
+/// [`last_word`].
 ///
 /// # Errors
 /// [`SessionError::Refused`] when the answer is no.
-pub(crate) fn ask(say: &mut Say<'_>, plan: &Plan, monitor: &dyn Monitor) -> Result<bool, SessionError> {
+pub(crate) fn ask(
+    say: &mut Say<'_>,
+    plan: &Plan,
+    whole: bool,
+    monitor: &dyn Monitor,
+) -> Result<bool, SessionError> {
     monitor.planned(plan.len() as u64, plan.totals().content_bytes);
     let Some((dry_run, initiator)) = say else { return Ok(true) };
     let mut answer = initiator.approve(plan);
-    // Each path is committed as it arrives, so this is the last moment before the first change.
-    if answer == Approval::Run && !*dry_run && !plan.is_empty() {
+    // Where each path is committed as it arrives this is the last moment before the first change.
+    if answer == Approval::Run && !*dry_run && !plan.is_empty() && !whole {
         answer = initiator.before_commit();
     }
     match answer {
         Approval::Refuse(reason) => Err(SessionError::Refused(reason)),
         Approval::Run => Ok(!*dry_run),
+    }
+}
+
+/// Asks the initiator whether what is staged may be committed.
+///
+/// # Errors
+/// [`SessionError::Refused`] when it may not.
+pub(crate) fn last_word(initiator: &mut dyn Initiator) -> Result<(), SessionError> {
+    match initiator.before_commit() {
+        Approval::Run => Ok(()),
+        Approval::Refuse(reason) => Err(SessionError::Refused(reason)),
     }
 }
 

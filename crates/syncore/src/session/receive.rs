@@ -159,11 +159,16 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Runs the plan to its end.
+    /// Runs the plan to its end. In a run that changes all or nothing `may_commit` has the last word.
     ///
     /// # Errors
-    /// When the connection fails, or what was written cannot be made durable.
-    pub(crate) fn run(&self, outgoing: &Outgoing, lanes: &mut [Incoming]) -> Result<Done, SessionError> {
+    /// When the connection fails, what was written cannot be made durable, or the last word is no.
+    pub(crate) fn run(
+        &self,
+        outgoing: &Outgoing,
+        lanes: &mut [Incoming],
+        may_commit: &mut dyn FnMut(&mut [Incoming]) -> Result<(), SessionError>,
+    ) -> Result<Done, SessionError> {
         self.intend()?;
         self.make_way();
         self.directories();
@@ -173,7 +178,7 @@ impl<'a> Receiver<'a> {
         }
         self.committer.flush();
         self.plan.items().filter(|item| item.link_to.is_some()).for_each(|item| self.link(&item));
-        self.commit()?;
+        self.commit(&mut || may_commit(lanes))?;
         self.remember();
         // What the next boot needs is made before anything goes that the last one needed.
         let bootable = self.follow(is_for_boot);
@@ -195,8 +200,8 @@ impl<'a> Receiver<'a> {
     }
 
     /// In a run that changes all or nothing, puts everything in its place: up to here nothing was changed.
-    fn commit(&self) -> Result<(), SessionError> {
-        if !self.committer.is_whole() {
+    fn commit(&self, may_commit: &mut dyn FnMut() -> Result<(), SessionError>) -> Result<(), SessionError> {
+        if !self.committer.is_whole() || self.plan.is_empty() {
             return Ok(());
         }
         let stopped =
@@ -206,6 +211,9 @@ impl<'a> Receiver<'a> {
             let reason = format!("{path} could not be brought, and the system would be half of another one");
             return Err(stopped(reason));
         }
+        // Now, so that little is left to be done between the answer and the first change.
+        self.committer.directories.flush().map_err(|error| unfinished(&error.into()))?;
+        may_commit()?;
         // Readers that take the lock see all of the set from before or all of it from after.
         let set = self.auth.lock().map(|mut auth| std::mem::take(&mut auth.files)).unwrap_or_default();
         let _lock = match set.is_empty() {

@@ -13,6 +13,7 @@ use crate::gate::Host;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Line, Listed, Plan};
 use crate::prepare::{Standby, own_rules};
+use crate::problem::Problem;
 use crate::rules::{Rule, RuleSet, Treatment};
 use crate::scan::{Root, Snapshot, View, mounts_below};
 use crate::session::describe::Describer;
@@ -22,9 +23,9 @@ use crate::session::local::LocalSource;
 use crate::session::receive::Receiver;
 use crate::session::send::send_problems;
 use crate::session::sender::{note_all, scan_root, sorted};
-use crate::session::{Report, Say, SessionError, agree, ask, radius, restore, unexpected};
+use crate::session::{Report, Say, SessionError, agree, ask, last_word, radius, restore, unexpected};
 use crate::tree::{Entry, Kind, NameKey, RelPath};
-use crate::wire::{Answer, CONTROL, Connection, Facts, Message, Part, Question, Start, WireError};
+use crate::wire::{Answer, CONTROL, Connection, Facts, Incoming, Message, Part, Question, Start, WireError};
 
 /// A standby root, open, locked and looked at.
 pub(crate) struct Receiving {
@@ -174,7 +175,7 @@ impl Receiving {
             radius::check(&root, &snapshot, &plan, limits, start.approved.as_deref())?;
         }
         // A dry run ends here, whatever the other end makes of it.
-        if !ask(&mut say, &plan, monitor)? || self.dry_run {
+        if !ask(&mut say, &plan, start.whole.is_some(), monitor)? || self.dry_run {
             connection.outgoing.send(CONTROL, Message::Decision(false))?;
             report.problems = sorted(problems.take());
             return Ok(report);
@@ -211,22 +212,30 @@ impl Receiving {
         let standby = self.standby.as_ref().map(|standby| (standby, &own));
         let receiver = Receiver::new(&view, &plan, committer, start, source, standby, monitor);
         receiver.committer.sweep(&snapshot.leftovers);
-        let done = receiver.run(&connection.outgoing, &mut connection.lanes)?;
+        let (mut theirs, mut ended) = (Vec::new(), false);
+        let mut outgoing = connection.outgoing.clone();
+        let mut may_commit = |lanes: &mut [Incoming]| match &mut say {
+            Some((_, initiator)) => last_word(*initiator),
+            None => {
+                outgoing.send(CONTROL, Message::Staged)?;
+                await_decision(&mut lanes[usize::from(CONTROL)], &mut theirs, &mut ended, monitor)
+            }
+        };
+        let done = receiver.run(&connection.outgoing, &mut connection.lanes, &mut may_commit)?;
         (report.literal_bytes, report.copied_bytes) = (done.literal_bytes, done.copied_bytes);
         let mut mine = problems.take();
         if !initiator {
             send_problems(&mut connection.outgoing, std::mem::take(&mut mine))?;
         }
-        loop {
+        while !ended {
             match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
-                Message::Problems(theirs) => {
-                    theirs.iter().for_each(|problem| monitor.problem(problem));
-                    mine.extend(theirs);
-                }
-                Message::LaneEnd => break,
+                Message::Problems(more) => theirs.extend(more),
+                Message::LaneEnd => ended = true,
                 other => return Err(unexpected(other)),
             }
         }
+        theirs.iter().for_each(|problem| monitor.problem(problem));
+        mine.extend(theirs);
         let Report { literal_bytes, copied_bytes, .. } = report;
         connection.outgoing.send(CONTROL, Message::Finished { literal_bytes, copied_bytes })?;
         report.problems = sorted(mine);
@@ -248,7 +257,7 @@ impl Receiving {
         };
         let described = describe(connection, &problems, monitor, &missing)?;
         let Some((plan, entries_scanned)) = described else { return Ok(Report::default()) };
-        ask(&mut say, &plan, monitor)?;
+        ask(&mut say, &plan, false, monitor)?;
         connection.outgoing.send(CONTROL, Message::Decision(false))?;
         let id = (!plan.is_empty()).then(|| plan.id());
         let problems = sorted(problems.take());
@@ -293,6 +302,26 @@ fn describe(
             }
             Message::Problems(theirs) => note_all(problems, theirs, monitor),
             Message::Decision(false) => return Ok(None),
+            other => return Err(unexpected(other)),
+        }
+    }
+}
+
+/// Waits for the initiator's last word before the first change; the sender may end before it comes.
+fn await_decision(
+    control: &mut Incoming,
+    problems: &mut Vec<Problem>,
+    ended: &mut bool,
+    monitor: &dyn Monitor,
+) -> Result<(), SessionError> {
+    loop {
+        match control.receive(monitor)? {
+            Message::Problems(theirs) => problems.extend(theirs),
+            Message::LaneEnd => *ended = true,
+            Message::Decision(true) => return Ok(()),
+            Message::Decision(false) => {
+                return Err(SessionError::Refused("the other end decided against the commit".to_owned()));
+            }
             other => return Err(unexpected(other)),
         }
     }

@@ -12,7 +12,7 @@ use crate::rules::{RuleSet, Scope};
 use crate::scan::{KEPT_LINES_BYTES, Root, Snapshot, View, scan};
 use crate::session::planner::Planner;
 use crate::session::send::{Transfer, send_problems};
-use crate::session::{Report, Say, SessionError, agree, ask, unexpected};
+use crate::session::{Report, Say, SessionError, agree, ask, last_word, unexpected};
 use crate::wire::{CONTROL, Connection, Facts, Message, Start};
 
 /// Bytes of encoded plan in one message.
@@ -86,7 +86,7 @@ impl Sender {
         report.plan = (!plan.is_empty()).then(|| plan.id());
         report.totals = plan.totals();
         let initiator = say.is_some();
-        if !ask(&mut say, &plan, monitor)? {
+        if !ask(&mut say, &plan, start.whole.is_some(), monitor)? {
             connection.outgoing.send(CONTROL, Message::Decision(false))?;
             report.problems = sorted(problems.take());
             return Ok(report);
@@ -129,6 +129,11 @@ impl Sender {
                 Message::Problems(theirs) => {
                     theirs.iter().for_each(|problem| monitor.problem(problem));
                     mine.extend(theirs);
+                }
+                Message::Staged if say.is_some() => {
+                    let decided = say.as_mut().map_or(Ok(()), |(_, initiator)| last_word(*initiator));
+                    connection.outgoing.send(CONTROL, Message::Decision(decided.is_ok()))?;
+                    decided?;
                 }
                 // An initiator that only wanted to see an empty plan.
                 Message::Decision(false) => break,

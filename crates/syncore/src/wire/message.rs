@@ -186,7 +186,8 @@ pub enum Message {
         /// Names that took part at the source.
         entries: u64,
     },
-    /// Receiver to sender, and in a push run the sender's own decision before it: carry it out, or do not.
+    /// Receiver to sender, and in a push run the sender's own decision before it and after [`Message::Staged`]: carry it
+    /// out, or do not.
     Decision(bool),
     /// Sender to receiver: small files.
     Files(Vec<SmallFile>),
@@ -239,6 +240,9 @@ pub enum Message {
     Examine,
     /// Agent to initiator: the answer to [`Message::Examine`].
     Examined(Box<Host>),
+    /// Receiver to an initiator that sends, in a run that changes all or nothing: all of it is staged and on stable
+    /// storage, and a [`Message::Decision`] is awaited before the first change.
+    Staged,
 }
 
 /// What kind of failure a peer reports.
