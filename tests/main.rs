@@ -12,6 +12,7 @@ mod common;
 mod cli;
 mod docs;
 mod enroll;
+mod faults;
 mod fidelity;
 mod gates;
 mod harness;

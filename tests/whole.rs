@@ -17,7 +17,7 @@ use crate::common::plant::{chattr, chmod, noise, set_mtime, set_xattr, write};
 use crate::common::{CLONETOOL, Workdir, clonetool, lacks, mount, run};
 
 /// What changes names or makes something durable.
-const STEPS: [&str; 8] =
+pub(crate) const STEPS: [&str; 8] =
     ["renameat", "renameat2", "linkat", "unlinkat", "mkdirat", "utimensat", "fsync", "syncfs"];
 
 /// A source, a standby that is like an earlier one, and a profile.

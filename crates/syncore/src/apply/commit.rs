@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::Problems;
 use super::directory::{Directories, Directory};
 use super::metadata::{
-    ALL, LOCKING_FLAGS, Pinned, XattrState, apply, held, hold, locked_flags, read_back, set_flags, unlock,
+    ALL, LOCKING_FLAGS, Pinned, XattrState, held, hold, locked_flags, set, set_flags, unlock,
 };
 use super::stage::{FileWriter, Staged, WriteError};
 use super::whole::Ledger;
@@ -158,7 +158,8 @@ impl Committer {
         }
     }
 
-    /// Gives a new inode its metadata, and reports what it did not take.
+    /// Gives a new inode its metadata, and reports what it did not take. In a run that changes all or nothing the item
+    /// is given up when something is broken or full: its path keeps what it has.
     pub(super) fn dress(
         &self,
         item: &Item,
@@ -167,13 +168,11 @@ impl Committer {
         attributes: Attributes,
     ) {
         let state = if may_have_xattrs { XattrState::Some } else { XattrState::None };
-        let mut failures = apply(pinned, &item.entry, attributes, state);
-        let (Pinned::Open(fd) | Pinned::Held(fd)) = pinned;
-        if failures.is_empty() {
-            failures = read_back(fd, &item.entry, attributes);
-        }
-        for (operation, reason) in failures {
-            self.problems.note(&item.path, operation, reason);
+        for failure in set(pinned, &item.entry, attributes, state) {
+            self.problems.note(&item.path, failure.operation, &failure.reason);
+            if self.is_whole() && failure.fault().is_some() {
+                self.give_up(&item.path);
+            }
         }
     }
 
@@ -230,7 +229,10 @@ impl Committer {
     /// Renames into place: at once what is new, after a flush what replaces something.
     pub(super) fn place(&self, staged: Staged, item: &Item) {
         if let Some(ledger) = &self.whole {
-            return ledger.put(staged, item);
+            if !self.has_failed(&item.path) {
+                ledger.put(staged, item);
+            }
+            return;
         }
         if !self.durable || item.change == Change::Create {
             return self.rename(staged, item);
@@ -427,24 +429,17 @@ impl Committer {
             Err(error) => return self.io(&item.path, Operation::SetMode, error),
         };
         let attributes = directory_attributes(item);
-        let mut failures = self.unlock_directory(fd.as_fd());
-        failures.extend(apply(held(&fd), &item.entry, attributes, XattrState::Some));
-        if failures.is_empty() {
-            failures = read_back(fd.as_fd(), &item.entry, attributes);
+        let stat =
+            rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, statx_mask()).and_then(|s| from_statx(&s));
+        if stat.is_ok_and(|(found, _)| found.flags & LOCKING_FLAGS != 0)
+            && let Err(error) = unlock(fd.as_fd())
+        {
+            self.problems.note(&item.path, Operation::SetFlags, std::io::Error::from(error));
         }
-        for (operation, reason) in failures {
-            self.problems.note(&item.path, operation, reason);
+        for failure in set(held(&fd), &item.entry, attributes, XattrState::Some) {
+            self.problems.note(&item.path, failure.operation, failure.reason);
         }
         self.defer_locks(item);
-    }
-
-    fn unlock_directory(&self, fd: BorrowedFd<'_>) -> Vec<(Operation, String)> {
-        let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, statx_mask()).and_then(|s| from_statx(&s));
-        let locked = stat.is_ok_and(|(found, _)| found.flags & LOCKING_FLAGS != 0);
-        match if locked { unlock(fd) } else { Ok(()) } {
-            Ok(()) => Vec::new(),
-            Err(error) => vec![(Operation::SetFlags, std::io::Error::from(error).to_string())],
-        }
     }
 
     /// Sets the locking flags that had to wait, deepest path first, and flushes if durable.

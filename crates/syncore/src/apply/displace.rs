@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, Mode, RenameFlags, mkdirat, renameat_with, statat};
 use rustix::io::Errno;
 
-use super::metadata::{ALL, LOCKING_FLAGS, Pinned, XattrState, apply, hold, locked_flags, set_flags, unlock};
+use super::metadata::{
+    ALL, Failure, LOCKING_FLAGS, Pinned, XattrState, apply, hold, locked_flags, set_flags, unlock,
+};
 use crate::tree::{Attributes, Entry};
 
 /// A directory and a name in it.
@@ -56,7 +58,9 @@ pub(crate) fn directory_like(place: Name<'_>, like: &Entry) -> io::Result<()> {
     let held = hold(place.0, place.1)?;
     let kept = Attributes(ALL.0 & !Attributes::MTIME.0);
     match apply(Pinned::Held(held.as_fd()), like, kept, XattrState::Some).into_iter().next() {
-        Some((operation, reason)) => Err(io::Error::other(format!("cannot {}: {reason}", operation.words()))),
+        Some(Failure { operation, reason }) => {
+            Err(io::Error::other(format!("cannot {}: {reason}", operation.words())))
+        }
         None => Ok(()),
     }
 }

@@ -13,6 +13,7 @@ use rustix::fs::{
     statx, utimensat,
 };
 use rustix::io::Errno;
+use thiserror::Error;
 
 use crate::problem::Operation;
 use crate::scan::{carried, from_statx, proc_path, statx_mask};
@@ -36,8 +37,45 @@ impl Pinned<'_> {
     }
 }
 
-/// What could not be set, and why.
-pub(crate) type Failures = Vec<(Operation, String)>;
+/// Something that could not be set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) operation: Operation,
+    pub(crate) reason: Reason,
+}
+
+/// Why not.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum Reason {
+    /// The system said so.
+    #[error("{}", std::io::Error::from(*.0))]
+    Error(Errno),
+    /// The filesystem took it, and has something else.
+    #[error("the filesystem kept another {0}")]
+    Other(&'static str),
+}
+
+impl Failure {
+    fn new(operation: Operation, error: Errno) -> Self {
+        Self { operation, reason: Reason::Error(error) }
+    }
+
+    /// The error, if it says that something is broken or full, and not that this filesystem or user cannot have it.
+    pub(crate) fn fault(&self) -> Option<Errno> {
+        match self.reason {
+            Reason::Error(
+                error @ (Errno::IO
+                | Errno::NOSPC
+                | Errno::DQUOT
+                | Errno::ROFS
+                | Errno::MFILE
+                | Errno::NFILE
+                | Errno::NOMEM),
+            ) => Some(error),
+            Reason::Error(_) | Reason::Other(_) => None,
+        }
+    }
+}
 
 /// Holds `name` in `directory`, whatever it is, without opening or following it.
 pub(crate) fn hold(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {
@@ -53,17 +91,28 @@ pub(crate) enum XattrState {
     Some,
 }
 
+/// Sets `attributes` of the pinned inode to those of `entry`, except the locking flags, and looks what came of it.
+pub(crate) fn set(
+    pinned: Pinned<'_>,
+    entry: &Entry,
+    attributes: Attributes,
+    xattrs: XattrState,
+) -> Vec<Failure> {
+    let failures = apply(pinned, entry, attributes, xattrs);
+    if failures.is_empty() { read_back(pinned.fd(), entry, attributes) } else { failures }
+}
+
 /// Sets `attributes` of the pinned inode to those of `entry`, except the locking flags.
 pub(crate) fn apply(
     pinned: Pinned<'_>,
     entry: &Entry,
     attributes: Attributes,
     xattrs: XattrState,
-) -> Failures {
-    let mut failures = Failures::new();
+) -> Vec<Failure> {
+    let mut failures = Vec::new();
     let mut check = |operation, result: rustix::io::Result<()>| {
         if let Err(error) = result {
-            failures.push((operation, std::io::Error::from(error).to_string()));
+            failures.push(Failure::new(operation, error));
         }
     };
     let fd = pinned.fd();
@@ -196,16 +245,16 @@ pub(crate) fn unlock(fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
 }
 
 /// Looks at what came of setting `attributes`, and names what the filesystem did not take.
-pub(crate) fn read_back(fd: BorrowedFd<'_>, entry: &Entry, attributes: Attributes) -> Failures {
+fn read_back(fd: BorrowedFd<'_>, entry: &Entry, attributes: Attributes) -> Vec<Failure> {
     let stat = statx(fd, c"", AtFlags::EMPTY_PATH, statx_mask()).and_then(|stat| from_statx(&stat));
     let found = match stat {
         Ok((found, _)) => found,
-        Err(error) => return vec![(Operation::ReadMetadata, std::io::Error::from(error).to_string())],
+        Err(error) => return vec![Failure::new(Operation::ReadMetadata, error)],
     };
-    let mut failures = Failures::new();
-    let mut expect = |attribute, operation, same: bool, what: &str| {
+    let mut failures = Vec::new();
+    let mut expect = |attribute, operation, same: bool, what| {
         if attributes.contains(attribute) && !same {
-            failures.push((operation, format!("the filesystem kept another {what}")));
+            failures.push(Failure { operation, reason: Reason::Other(what) });
         }
     };
     expect(Attributes::UID, Operation::SetOwner, found.uid == entry.uid, "owner");

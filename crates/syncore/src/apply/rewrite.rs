@@ -10,7 +10,9 @@ use std::os::fd::AsFd;
 use rustix::fs::{fsync, renameat};
 use rustix::io::Errno;
 
-use super::metadata::{LOCKING_FLAGS, Pinned, XattrState, apply, hold, locked_flags, set_flags, unlock};
+use super::metadata::{
+    Failure, LOCKING_FLAGS, Pinned, XattrState, apply, hold, locked_flags, set_flags, unlock,
+};
 use super::{Directories, FileWriter, WriteError};
 use crate::tree::{Attributes, Entry, RelPath};
 
@@ -39,7 +41,7 @@ pub(crate) fn rewrite(
     writer.raw_data(content).map_err(written)?;
     let (fd, staged) = writer.finish(None).map_err(written)?;
     let failures = apply(Pinned::Open(fd.as_fd()), like, KEPT, XattrState::Some);
-    if let Some((operation, reason)) = failures.into_iter().next() {
+    if let Some(Failure { operation, reason }) = failures.into_iter().next() {
         return Err(io::Error::other(format!("cannot {}: {reason}", operation.words())));
     }
     fsync(&fd)?;

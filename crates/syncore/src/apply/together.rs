@@ -29,6 +29,9 @@ impl Committer {
             let (fd, staged) = writer.finish(Some(digest)).map_err(|e| format!("{}: {e}", item.path))?;
             let staged = staged.ok_or_else(|| format!("{}: it is not staged", item.path))?;
             self.dress(&item, Pinned::Open(fd.as_fd()), staged.directory.default_acl, ALL);
+            if self.has_failed(&item.path) {
+                return Err(format!("{}: its metadata cannot be set", item.path));
+            }
             ready.push((staged, item));
         }
         if let Some(ledger) = &self.whole {

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev, mknodat, openat, syml
 
 use super::commit::Committer;
 use super::directory::Directory;
-use super::metadata::{ALL, LOCKING_FLAGS, XattrState, apply, held, hold, read_back, unlock};
+use super::metadata::{ALL, LOCKING_FLAGS, XattrState, held, hold, set, unlock};
 use super::stage::{FileWriter, Staged, WriteError};
 use crate::plan::{Change, Item};
 use crate::problem::Operation;
@@ -93,12 +93,8 @@ impl Committer {
         {
             return self.io(&item.path, Operation::SetFlags, error);
         }
-        let mut failures = apply(held(&fd), &item.entry, attributes, XattrState::Some);
-        if failures.is_empty() {
-            failures = read_back(fd.as_fd(), &item.entry, attributes);
-        }
-        for (operation, reason) in failures {
-            self.fail(&item.path, operation, reason);
+        for failure in set(held(&fd), &item.entry, attributes, XattrState::Some) {
+            self.fail(&item.path, failure.operation, failure.reason);
         }
         self.defer_locks(item);
     }

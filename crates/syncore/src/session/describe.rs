@@ -7,8 +7,11 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use rayon::prelude::*;
+use rustix::io::Errno;
 
+use crate::apply::Problems;
 use crate::plan::{Line, Listed, bucket_bits, bucket_digests, bucket_of};
+use crate::problem::Operation;
 use crate::rules::Scope;
 use crate::scan::{Detail, Named, Seen, Snapshot, View};
 use crate::session::listing::{lines, links_of, read};
@@ -25,6 +28,8 @@ const ENTRY_BYTES_PER_MESSAGE: usize = 256 * 1024;
 pub(crate) struct Describer<'a> {
     view: &'a View,
     snapshot: &'a Snapshot,
+    /// What cannot be read now, though it could when it was scanned.
+    problems: &'a Problems,
     /// Lines of the directories that were answered by buckets: the next question is about them.
     lines: Mutex<HashMap<RelPath, Vec<Line>>>,
 }
@@ -33,8 +38,8 @@ pub(crate) struct Describer<'a> {
 type Emit<'a> = dyn FnMut(Answer, bool) -> Result<(), WireError> + 'a;
 
 impl<'a> Describer<'a> {
-    pub(crate) fn new(view: &'a View, snapshot: &'a Snapshot) -> Self {
-        Self { view, snapshot, lines: Mutex::default() }
+    pub(crate) fn new(view: &'a View, snapshot: &'a Snapshot, problems: &'a Problems) -> Self {
+        Self { view, snapshot, problems, lines: Mutex::default() }
     }
 
     /// Answers several questions at once, each in its parts.
@@ -68,14 +73,20 @@ impl<'a> Describer<'a> {
                     }
                     None => emit_lines(lines, emit),
                 },
-                Err(_) => emit(Answer::Gone, false),
+                Err(error) => {
+                    self.unlisted(path, error);
+                    emit(Answer::Gone, false)
+                }
             },
             Question::Buckets(path, bits, wanted) => match self.lines_again(path) {
                 Ok(mut lines) => {
                     lines.retain(|line| wanted.binary_search(&bucket_of(line, *bits)).is_ok());
                     emit_lines(lines, emit)
                 }
-                Err(_) => emit(Answer::Gone, false),
+                Err(error) => {
+                    self.unlisted(path, error);
+                    emit(Answer::Gone, false)
+                }
             },
             Question::Entries(path, names) => self.entries(path, names, emit),
             Question::Tree(path) => {
@@ -94,6 +105,13 @@ impl<'a> Describer<'a> {
         }
     }
 
+    /// Notes that a directory cannot be listed, unless it is just not there any more.
+    fn unlisted(&self, path: &RelPath, error: Errno) {
+        if !matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) {
+            self.problems.note(path, Operation::List, std::io::Error::from(error));
+        }
+    }
+
     /// The lines that were counted into buckets just now.
     fn lines_again(&self, path: &RelPath) -> rustix::io::Result<Vec<Line>> {
         let kept = self.lines.lock().ok().and_then(|mut kept| kept.remove(path));
@@ -108,12 +126,15 @@ impl<'a> Describer<'a> {
         if path.is_root() && select(b"") {
             found.extend(self.view.read_root_in_full().ok().map(|named| self.listed(named)));
         }
-        // Names that cannot be read are left out; the scan has reported them.
-        let _ = read(self.view, path, Detail::Full, &select, &mut |seen| {
-            if let Seen::Named(named) = seen {
-                found.push(self.listed(named));
-            }
+        // Names that cannot be read are left out.
+        let listed = read(self.view, path, Detail::Full, &select, &mut |seen| match seen {
+            Seen::Named(named) => found.push(self.listed(named)),
+            Seen::Unreadable(_, problem) => self.problems.add(problem),
+            Seen::Out(..) | Seen::Leftover(_) => {}
         });
+        if let Err(error) = listed {
+            self.unlisted(path, error);
+        }
         let mut part = Vec::new();
         let mut bytes = 0;
         for listed in found {
@@ -169,10 +190,15 @@ impl<'a> Describer<'a> {
                     }
                     stays.push(directory.join(named.name.to_bytes()));
                 }
-                Seen::Out(name, _) | Seen::Unreadable(name, _) => stays.push(directory.join(name.to_bytes())),
+                Seen::Out(name, _) => stays.push(directory.join(name.to_bytes())),
+                Seen::Unreadable(name, problem) => {
+                    self.problems.add(problem);
+                    stays.push(directory.join(name.to_bytes()));
+                }
                 Seen::Leftover(_) => {}
             });
-            if listed.is_err() {
+            if let Err(error) = listed {
+                self.unlisted(&directory, error);
                 stays.push(directory);
             }
         }

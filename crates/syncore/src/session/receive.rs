@@ -159,16 +159,11 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Runs the plan to its end. In a run that changes all or nothing `may_commit` has the last word.
+    /// Makes what needs no content, and receives the content.
     ///
     /// # Errors
-    /// When the connection fails, what was written cannot be made durable, or the last word is no.
-    pub(crate) fn run(
-        &self,
-        outgoing: &Outgoing,
-        lanes: &mut [Incoming],
-        may_commit: &mut dyn FnMut(&mut [Incoming]) -> Result<(), SessionError>,
-    ) -> Result<Done, SessionError> {
+    /// When the connection fails, or what will be needed after the run cannot be written down.
+    pub(crate) fn receive(&self, outgoing: &Outgoing, lanes: &mut [Incoming]) -> Result<(), SessionError> {
         self.intend()?;
         self.make_way();
         self.directories();
@@ -176,9 +171,20 @@ impl<'a> Receiver<'a> {
         if self.needing > 0 {
             self.content(outgoing, lanes)?;
         }
+        Ok(())
+    }
+
+    /// Carries out the rest of the plan. In a run that changes all or nothing `may_commit` has the last word.
+    ///
+    /// # Errors
+    /// When what was written cannot be made durable, or the last word is no.
+    pub(crate) fn finish(
+        &self,
+        may_commit: &mut dyn FnMut() -> Result<(), SessionError>,
+    ) -> Result<Done, SessionError> {
         self.committer.flush();
         self.plan.items().filter(|item| item.link_to.is_some()).for_each(|item| self.link(&item));
-        self.commit(&mut || may_commit(lanes))?;
+        self.commit(may_commit)?;
         self.remember();
         // What the next boot needs is made before anything goes that the last one needed.
         let bootable = self.follow(is_for_boot);
@@ -211,6 +217,8 @@ impl<'a> Receiver<'a> {
             let reason = format!("{path} could not be brought, and the system would be half of another one");
             return Err(stopped(reason));
         }
+        // A directory stays when what was to take its place cannot be had.
+        self.replaced_directories().iter().for_each(|item| self.committer.keep_if_failed(&item.path));
         // Now, so that little is left to be done between the answer and the first change.
         self.committer.directories.flush().map_err(|error| unfinished(&error.into()))?;
         may_commit()?;

@@ -160,7 +160,7 @@ impl Receiving {
             .send(CONTROL, Message::Scanned { digest: snapshot.digest(), entries, protected })?;
         monitor.phase(Phase::Compare);
         let mut report = Report { entries_scanned: entries, protected, ..Report::default() };
-        let describer = Describer::new(&view, &snapshot);
+        let describer = Describer::new(&view, &snapshot, &problems);
         let described =
             describe(connection, &problems, monitor, &|questions| describer.answer_all(questions))?;
         let Some((plan, source_entries)) = described else {
@@ -212,16 +212,30 @@ impl Receiving {
         let standby = self.standby.as_ref().map(|standby| (standby, &own));
         let receiver = Receiver::new(&view, &plan, committer, start, source, standby, monitor);
         receiver.committer.sweep(&snapshot.leftovers);
+        receiver.receive(&connection.outgoing, &mut connection.lanes)?;
         let (mut theirs, mut ended) = (Vec::new(), false);
         let mut outgoing = connection.outgoing.clone();
-        let mut may_commit = |lanes: &mut [Incoming]| match &mut say {
+        let control = &mut connection.lanes[usize::from(CONTROL)];
+        let mut may_commit = || match &mut say {
             Some((_, initiator)) => last_word(*initiator),
             None => {
                 outgoing.send(CONTROL, Message::Staged)?;
-                await_decision(&mut lanes[usize::from(CONTROL)], &mut theirs, &mut ended, monitor)
+                await_decision(control, &mut theirs, &mut ended, monitor)
             }
         };
-        let done = receiver.run(&connection.outgoing, &mut connection.lanes, &mut may_commit)?;
+        let done = match receiver.finish(&mut may_commit) {
+            Ok(done) => done,
+            Err(error) => {
+                // What is known of single paths may be why.
+                let known = problems.take();
+                if initiator {
+                    known.iter().for_each(|problem| monitor.problem(problem));
+                } else {
+                    send_problems(&mut connection.outgoing, known)?;
+                }
+                return Err(error);
+            }
+        };
         (report.literal_bytes, report.copied_bytes) = (done.literal_bytes, done.copied_bytes);
         let mut mine = problems.take();
         if !initiator {

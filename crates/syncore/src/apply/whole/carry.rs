@@ -16,7 +16,7 @@ use super::journal::{Journal, Step};
 use super::{Committed, Ledger};
 use crate::apply::commit::{Committer, through_lock};
 use crate::apply::directory::Directory;
-use crate::apply::metadata::{LOCKING_FLAGS, XattrState, apply, held, hold, read_back, unlock};
+use crate::apply::metadata::{Failure, LOCKING_FLAGS, XattrState, held, hold, set, unlock};
 use crate::plan::{Change, Item};
 use crate::problem::Operation;
 use crate::scan::{Inode, from_statx, read_kind, statx_mask};
@@ -121,13 +121,14 @@ impl Committer {
     ) -> rustix::io::Result<()> {
         let area = ledger.areas.number_of(&item.path);
         let stage = ledger.stage_of(area)?;
-        let Some((_, new)) = look(&stage, staged.as_bytes())? else {
-            // Done before.
-            self.defer_locks(item);
-            return Ok(());
-        };
         let directory = self.parent(&item.path)?;
         let name = item.path.name().unwrap_or_default();
+        let Some((_, new)) = look(&stage, staged.as_bytes())? else {
+            // Done before; or somebody emptied the stage, and then it is said of what is not there.
+            let found = look(&directory, name)?.map(|(kind, _)| kind);
+            self.defer_locks(item);
+            return if found == Some(item.entry.kind) { Ok(()) } else { Err(Errno::STALE) };
+        };
         let rename = || renameat(&stage, staged, &directory, name);
         let Some((kind, old)) = look(&directory, name)? else {
             rename()?;
@@ -227,12 +228,13 @@ impl Committer {
         if found.flags & LOCKING_FLAGS != 0 {
             unlock(fd.as_fd())?;
         }
-        let mut failures = apply(held(&fd), after, attributes, XattrState::Some);
-        if failures.is_empty() {
-            failures = read_back(fd.as_fd(), after, attributes);
+        let failures = set(held(&fd), after, attributes, XattrState::Some);
+        if let Some(fault) = failures.iter().find_map(Failure::fault) {
+            // It may be half done; it is done again.
+            return Err(fault);
         }
-        for (operation, reason) in failures {
-            self.problems.note(path, operation, reason);
+        for failure in failures {
+            self.problems.note(path, failure.operation, failure.reason);
         }
         self.defer_locks(&item(path, Change::Update(attributes), after));
         Ok(())

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, statat};
+use rustix::fs::{AtFlags, fsync, statat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +122,14 @@ impl Journal {
         match statat(home, NAME, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes it away from `home`, durably.
+    pub(super) fn withdraw(home: &OwnedFd) -> io::Result<()> {
+        match unlinkat(home, NAME, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(fsync(home)?),
             Err(error) => Err(error.into()),
         }
     }

@@ -51,7 +51,7 @@ pub struct Ledger {
     recorded: Mutex<Recorded>,
     /// Set once it is on disk.
     journal: OnceLock<Committed>,
-    /// Why a step could not be carried out after that.
+    /// Why a step could not be carried out after that, or it cannot be told whether that is there.
     broken: OnceLock<String>,
 }
 
@@ -96,6 +96,8 @@ impl Ledger {
         if Journal::is_there(&home)? {
             return Err(io::Error::other("an interrupted run has to be recovered first"));
         }
+        // That there is none is on disk before what it may have named goes.
+        rustix::fs::fsync(&home)?;
         areas.sweep()?;
         let generation = current(&home)? + 1;
         areas.forget(generation)?;
@@ -170,6 +172,11 @@ impl Ledger {
         self.record(|recorded| recorded.steps.push(Step::Remove { path: path.clone(), before }));
     }
 
+    /// Forgets what was written down at and below `path`.
+    pub(super) fn take_back(&self, path: &RelPath) {
+        self.record(|recorded| recorded.steps.retain(|step| !step.path().starts_with(path)));
+    }
+
     /// Writes down that something goes away at the end.
     pub(super) fn remove(&self, path: &RelPath, before: Entry) {
         self.record(|recorded| recorded.removals.push(Step::Remove { path: path.clone(), before }));
@@ -213,7 +220,14 @@ impl Ledger {
             directories_at,
             touched,
         };
-        journal.write(&self.areas.open_home()?, journal::NAME)?;
+        let home = self.areas.open_home()?;
+        if let Err(error) = journal.write(&home, journal::NAME) {
+            // It may have its name all the same, and must not be found when what it names is gone.
+            if Journal::withdraw(&home).is_err() {
+                let _ = self.broken.set(error.to_string());
+            }
+            return Err(error);
+        }
         Ok(Some(self.journal.get_or_init(|| Committed::new(journal))))
     }
 
@@ -250,7 +264,7 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        if !self.is_committed() {
+        if !self.is_committed() && self.broken.get().is_none() {
             // Best effort: the next run empties the stages.
             let _ = self.areas.sweep();
         }

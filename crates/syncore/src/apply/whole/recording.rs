@@ -70,6 +70,13 @@ impl Committer {
         Ok(())
     }
 
+    /// Takes back what was written down at and below `path`, if the item there could not be carried out.
+    pub fn keep_if_failed(&self, path: &RelPath) {
+        if let Some(ledger) = self.recording().filter(|_| self.has_failed(path)) {
+            ledger.take_back(path);
+        }
+    }
+
     /// Writes down that a path is deleted at the end, in a run that changes all or nothing.
     pub fn plan_removal(&self, item: &Item) {
         if let Some(ledger) = self.recording() {
