@@ -30,5 +30,6 @@ mod records;
 mod regressions;
 mod rooms;
 mod schedule;
+mod status;
 mod whole;
 mod work;

@@ -5,6 +5,7 @@ pub(crate) mod debian;
 pub(crate) mod dir;
 pub(crate) mod mount;
 pub(crate) mod plant;
+pub(crate) mod recorded;
 pub(crate) mod sshd;
 pub(crate) mod trees;
 
