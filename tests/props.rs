@@ -369,7 +369,7 @@ fn whole_and_back(source_tree: &Tree, standby_tree: &Tree, rules: &[Rule]) {
     if seen(&standby) == before && joined(&standby) == joined_before {
         return;
     }
-    let back = ["rollback".into(), "rules".into(), "--root".into(), OsString::from(&standby)];
+    let back = ["rollback".into(), profile.clone().into(), "--root".into(), OsString::from(&standby)];
     clonetool(back).expect_code(0);
     assert_eq!(seen(&standby), before, "the rollback does not put back what was there");
     assert_eq!(joined(&standby), joined_before, "the rollback does not join what was one");

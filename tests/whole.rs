@@ -230,8 +230,9 @@ fn a_rollback_that_is_killed_at_any_step_is_all_or_nothing() {
     plant_after(&pair.source);
     clonetool(pair.sync(&pair.standby)).expect_code(0);
     let after = pair.copy("after");
+    let profile = pair.profile.display().to_string();
     let back = |victim: &Path| {
-        ["rollback", "daily", "--root", &victim.display().to_string()].map(str::to_owned).to_vec()
+        ["rollback", &profile, "--root", &victim.display().to_string()].map(str::to_owned).to_vec()
     };
     let (kills, completed) = kill_everywhere(&pair, &after, &before, &back);
     assert!(kills >= 30, "only {kills} kills");
@@ -252,9 +253,9 @@ fn a_rollback_puts_back_exactly_what_was_there() {
     write(&pair.source.join("etc/third"), "third\n");
     write(&pair.source.join("etc/changed"), "third time\n");
     clonetool(pair.sync(&pair.standby)).expect_code(0);
-    let standby = pair.standby.display().to_string();
+    let (standby, profile) = (pair.standby.display().to_string(), pair.profile.display().to_string());
     let back = |more: &[&str]| {
-        let always = ["rollback", "daily", "--root", &standby];
+        let always = ["rollback", &profile, "--root", &standby];
         clonetool(always.iter().chain(more)).expect_code(0)
     };
     let listed = back(&["--list"]).stdout;
@@ -298,15 +299,15 @@ fn only_so_many_runs_are_kept() {
         write(&pair.source.join("counter"), format!("{number}\n"));
         clonetool(pair.sync(&pair.standby)).expect_code(0);
     }
-    let standby = pair.standby.display().to_string();
-    let listed = clonetool(["rollback", "daily", "--list", "--root", &standby]).expect_code(0).stdout;
+    let (standby, profile) = (pair.standby.display().to_string(), pair.profile.display().to_string());
+    let listed = clonetool(["rollback", &profile, "--list", "--root", &standby]).expect_code(0).stdout;
     assert_eq!(listed.lines().count(), 3, "{listed}");
     // The way back to the third state is kept, the one to the second is not.
-    clonetool(["rollback", "daily", "--to", "2", "--root", &standby])
+    clonetool(["rollback", &profile, "--to", "2", "--root", &standby])
         .expect_code(1)
         .expect_stderr("not kept any more");
     assert_eq!(fs::read(pair.standby.join("counter")).unwrap(), b"5\n");
-    clonetool(["rollback", "daily", "--to", "3", "--root", &standby]).expect_code(0);
+    clonetool(["rollback", &profile, "--to", "3", "--root", &standby]).expect_code(0);
     assert_eq!(fs::read(pair.standby.join("counter")).unwrap(), b"2\n");
 }
 
@@ -345,7 +346,29 @@ fn what_is_kept_is_no_part_of_the_tree() {
         clonetool(["clone".as_ref(), "--json".as_ref(), "--delete".as_ref(), source, to])
             .expect_code(0)
             .expect_no_changes();
-        let list = ["rollback", "daily", "--list", "--root", pair.standby.to_str().unwrap()];
+        let standby = pair.standby.to_str().unwrap();
+        let list = ["rollback", pair.profile.to_str().unwrap(), "--list", "--root", standby];
         assert_eq!(clonetool(list).expect_code(0).stdout.lines().count(), 1);
     }
+}
+
+#[test]
+fn two_files_of_one_name_are_two_profiles_on_one_standby() {
+    let pair = Pair::new("whole-names");
+    let other = pair.dir.make("other").join("daily.toml");
+    fs::copy(&pair.profile, &other).unwrap();
+    fs::create_dir_all(pair.source.join("var/lib")).unwrap();
+    write(&pair.source.join("counter"), "1\n");
+    clonetool(pair.sync(&pair.standby)).expect_code(0);
+    write(&pair.source.join("counter"), "2\n");
+    let second = Pair { profile: other.clone(), ..pair };
+    clonetool(second.sync(&second.standby)).expect_code(0);
+    let standby = second.standby.display().to_string();
+    let back = |profile: &str| clonetool(["rollback", profile, "--root", &standby]);
+    // Neither the stem of both nor what nobody ran is taken for one of them, and both are named.
+    let first = second.dir.join("daily.toml");
+    let named = format!("kept are runs of: {}, {}\n", first.display(), other.display());
+    back("daily").expect_code(1).expect_stderr(&named);
+    back(other.to_str().unwrap()).expect_code(0);
+    assert_eq!(fs::read(second.standby.join("counter")).unwrap(), b"1\n");
 }

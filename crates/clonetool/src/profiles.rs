@@ -171,10 +171,22 @@ pub(crate) fn unreadable(path: &Path, error: &io::Error) -> CommandError {
     CommandError::usage(format!("cannot read {}: {error}", escape(path.as_os_str().as_encoded_bytes())))
 }
 
-/// The name that a profile goes by in what is kept of its runs: that of its file, without the end.
-pub(crate) fn short_name(name: &OsStr) -> String {
-    let stem = Path::new(name).file_stem().unwrap_or(name);
-    stem.to_string_lossy().into_owned()
+/// The name that a profile goes by in everything that is kept of its runs, here and on the standby: one file has one,
+/// and no other file has it. In this host's directory it is that of the file without its end, elsewhere the whole path.
+pub(crate) fn kept_name(given: &OsStr) -> String {
+    kept_name_in(Path::new(DIRECTORY), given)
+}
+
+fn kept_name_in(directory: &Path, given: &OsStr) -> String {
+    let shown = |name: &OsStr| escape(name.as_encoded_bytes());
+    let Some(path) = as_path(given) else { return shown(given) };
+    // On a standby there is no such file: the path stands for itself.
+    let path = fs::canonicalize(path).or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
+    let name = path.file_stem().and_then(OsStr::to_str);
+    match name.filter(|name| named(directory, name).as_ref() == Some(&path)) {
+        Some(name) => shown(OsStr::new(name)),
+        None => shown(path.as_os_str()),
+    }
 }
 
 #[cfg(test)]
@@ -199,6 +211,26 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
             assert!(error.message.starts_with("no profile "), "{}", error.message);
         }
+    }
+
+    #[test]
+    fn one_file_has_one_name_and_no_other_file_has_it() {
+        let work = tempfile::tempdir().unwrap();
+        let (host, other) = (work.path().join("profiles"), work.path().join("other"));
+        for directory in [&host, &other] {
+            fs::create_dir(directory).unwrap();
+            fs::write(directory.join("daily.toml"), "").unwrap();
+        }
+        std::os::unix::fs::symlink(&other, work.path().join("link")).unwrap();
+        let name = |path: &Path| kept_name_in(&host, path.as_os_str());
+        let elsewhere = escape(other.join("daily.toml").as_os_str().as_encoded_bytes());
+        assert_eq!(kept_name_in(&host, OsStr::new("daily")), "daily");
+        assert_eq!(name(&host.join("daily.toml")), "daily");
+        assert_eq!(name(&other.join("../profiles/daily.toml")), "daily");
+        assert_eq!(name(&other.join("daily.toml")), elsewhere);
+        assert_eq!(name(&work.path().join("link/daily.toml")), elsewhere);
+        // What is not there, as a profile of production is not on the standby.
+        assert_eq!(kept_name_in(&host, OsStr::new("/nowhere/./daily.toml")), "/nowhere/daily.toml");
     }
 
     #[test]

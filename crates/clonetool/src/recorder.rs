@@ -23,7 +23,8 @@ use syncore::session::Report;
 
 use crate::error::{CommandError, Kind};
 use crate::gates::Moment;
-use crate::records::{DIRECTORY, RecordsOptions, now_seconds, profile_name, since_epoch};
+use crate::profiles;
+use crate::records::{DIRECTORY, RecordsOptions, now_seconds, since_epoch};
 use crate::run::Outcome;
 use crate::ui;
 
@@ -46,7 +47,7 @@ impl Recorder {
         let drawn = RandomState::new().build_hasher().finish();
         let run = RunId::new(since_epoch(), u16::try_from(drawn >> 48).unwrap_or(0));
         let uid = rustix::process::getuid().as_raw();
-        let mut record = Record::begin(run, env!("CARGO_PKG_VERSION"), &profile_name(profile), uid);
+        let mut record = Record::begin(run, env!("CARGO_PKG_VERSION"), &profiles::kept_name(profile), uid);
         record.partial = partial;
         let state = State { record, phase: None, told: false };
         Self { directory: options.directory().to_owned(), started: Instant::now(), state: Mutex::new(state) }

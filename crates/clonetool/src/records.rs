@@ -1,15 +1,16 @@
 //! Where records are, and which of them a question is about.
 //!
 //! Why: `history`, `status`, `check` and `metrics` read the same records and mean the same profiles. What can go wrong:
-//! a profile that is named by a relative path is another one in another directory; so records know the absolute path.
+//! two files that pass for one profile, or one that passes for two; so all of them go by [`profiles::kept_name`].
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use syncore::record::{History, RecordError, Standing, Store, standings};
-use syncore::tree::escape;
+use syncore::tree::{escape, unescape};
 
 use crate::error::CommandError;
 use crate::profiles;
@@ -60,17 +61,10 @@ pub(crate) fn now_seconds() -> u64 {
     since_epoch().as_secs()
 }
 
-/// The name by which records know a profile: a path is made absolute, so that it means the same from anywhere.
-pub(crate) fn profile_name(name: &OsStr) -> String {
-    match profiles::as_path(name).map(std::path::absolute) {
-        Some(Ok(path)) => escape(path.as_os_str().as_encoded_bytes()),
-        _ => escape(name.as_encoded_bytes()),
-    }
-}
-
 /// How old the standby of a profile may become, in seconds, by what the profile says now; none when it does not say.
 pub(crate) fn rpo_seconds(profile: &str) -> Result<Option<u64>, CommandError> {
-    Ok(profiles::load(OsStr::new(profile))?.schedule.rpo.map(|rpo| rpo.as_secs()))
+    let name = unescape(profile).map_or_else(|| OsString::from(profile), OsString::from_vec);
+    Ok(profiles::load(&name)?.schedule.rpo.map(|rpo| rpo.as_secs()))
 }
 
 /// Which standbys are asked about.
@@ -98,7 +92,7 @@ impl Selection {
 
     /// What the records say of the selected standbys, and the named profiles of which there is no record.
     pub(crate) fn standings<'a>(&self, history: &'a History) -> (Vec<Standing<'a>>, Vec<String>) {
-        let named: Vec<String> = self.profile.iter().map(|name| profile_name(name)).collect();
+        let named: Vec<String> = self.profile.iter().map(|name| profiles::kept_name(name)).collect();
         // Records do not say as whom a host is reached.
         let host = |place: &str| place.split_once('@').map_or(place.to_owned(), |(_, rest)| rest.to_owned());
         let meant = |standing: &Standing<'_>| {

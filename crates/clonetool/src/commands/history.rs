@@ -15,7 +15,8 @@ use syncore::record::{Counts, Outcome as Recorded, Record, RunId};
 
 use crate::error::{CommandError, harmless};
 use crate::health::{ending, one_line};
-use crate::records::{RecordsOptions, damaged_lines, now_seconds, profile_name};
+use crate::profiles;
+use crate::records::{RecordsOptions, damaged_lines, now_seconds};
 use crate::run::Outcome;
 use crate::ui::log::utc;
 use crate::ui::summary::seconds;
@@ -87,7 +88,7 @@ impl HistoryArguments {
             }
             return Ok(Outcome::Done);
         }
-        let profile = self.profile.as_deref().map(profile_name);
+        let profile = self.profile.as_deref().map(profiles::kept_name);
         let from = self.since.map(|since| now_seconds().saturating_sub(since.as_secs()));
         let meant = |record: &&Record| {
             profile.as_ref().is_none_or(|profile| *profile == record.profile)

@@ -1,5 +1,6 @@
 //! `clonetool rollback`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use crate::ui;
 /// metadata and names. No run changes the standby after that until `clonetool schedule resume`.
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArguments {
-    /// Undo runs of this profile
+    /// Undo runs of this profile: its name, or the path of its file as it was on the host that ran it
     profile: OsString,
     /// Go back to this state, as --list shows them
     #[arg(long, value_name = "STATE")]
@@ -41,11 +42,14 @@ pub(crate) struct RollbackArguments {
 
 impl RollbackArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
-        let profile = profiles::short_name(&self.profile);
+        let profile = profiles::kept_name(&self.profile);
+        let kept = session::generations(&self.root)?;
         if self.list {
-            let kept = session::generations(&self.root)?;
             ui::print(&list(kept.iter().filter(|generation| generation.profile == profile)))?;
             return Ok(Outcome::Done);
+        }
+        if !kept.iter().any(|generation| generation.profile == profile) {
+            return Err(not_kept(&profile, &kept));
         }
         let path = |path: &OsString| {
             RelPath::from_absolute(path.as_bytes())
@@ -57,6 +61,14 @@ impl RollbackArguments {
         ui::print(&report(&back, self.dry_run))?;
         Ok(if back.problems.is_empty() { Outcome::Done } else { Outcome::Problems })
     }
+}
+
+/// That there is no such profile here, and which ones there are: it may have been called by another name.
+fn not_kept(profile: &str, kept: &[Generation]) -> CommandError {
+    let others: BTreeSet<&str> = kept.iter().map(|generation| &generation.profile[..]).collect();
+    let others = others.into_iter().collect::<Vec<_>>().join(", ");
+    let error = CommandError::failed(format!("no run of {profile} is kept that could be undone"));
+    if others.is_empty() { error } else { error.hint(format!("kept are runs of: {others}")) }
 }
 
 fn list<'a>(kept: impl Iterator<Item = &'a Generation>) -> String {

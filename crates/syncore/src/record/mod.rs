@@ -158,7 +158,7 @@ pub struct Record {
     pub run: RunId,
     /// The version of the program that ran.
     pub program: String,
-    /// The profile, as it was asked for; that of a path is absolute.
+    /// The profile, by the name under which all that is kept of its runs is kept.
     pub profile: String,
     /// Who ran it: the real user id.
     pub uid: u32,
