@@ -27,6 +27,8 @@ fn a_sync_that_is_done_leaves_what_it_did_for_root_alone() {
     let times = ["started_seconds", "ended_seconds"].map(|key| record[key].as_u64().unwrap());
     assert!(before <= times[0] && times[0] <= times[1] && times[1] <= now(), "{record}");
     assert_eq!(record["plan"], summary["plan"]);
+    assert_eq!((&record["kind"], &record["generation"]), (&json!("sync"), &json!(1)));
+    assert_eq!(record["tree"].as_str().map(str::len), Some(32), "{record}");
     for count in ["created", "literal_bytes", "entries_scanned"] {
         assert_eq!(record["counts"][count], summary[count], "{count}");
     }
@@ -256,4 +258,70 @@ fn old_records_go_when_a_run_ends() {
     let all = pair.all();
     assert_eq!(all.len(), 100);
     assert_eq!(all.iter().filter(|record| record["counts"] != Value::Null).count(), 1);
+}
+
+#[test]
+fn a_rollback_and_a_recovery_leave_records_of_their_own_and_no_good_run() {
+    let pair = Pair::new("records-restored", "[schedule]\nrpo = \"26h\"\n");
+    let (profile, standby) = (pair.profile.to_str().unwrap(), pair.work.join("standby"));
+    let (records, root) = (pair.records.to_str().unwrap(), standby.to_str().unwrap());
+    pair.sync(&[]).expect_code(0);
+    fs::write(pair.work.join("production/motd"), "changed").unwrap();
+    pair.sync(&[]).expect_code(0);
+    pair.call("check", &[]).expect_code(0);
+    // As if the power had failed before the end of the last run: its journal is in its place again.
+    let home = standby.join(".clonetool");
+    fs::rename(home.join("kept/2/journal"), home.join("journal")).unwrap();
+    clonetool(["recover", root, "--records", records]).expect_code(0);
+    let recovery = pair.all().pop().unwrap();
+    assert_eq!([&recovery["kind"], &recovery["outcome"]], ["recovery", "done"]);
+    assert_eq!((&recovery["generation"], &recovery["profile"]), (&json!(2), &json!(profile)));
+    pair.call("check", &[]).expect_code(0);
+    // Nothing to recover is no run, and neither is a rollback that cannot be or only looks.
+    clonetool(["recover", root, "--records", records]).expect_code(0);
+    let rollback = |extra: &[&str]| pair.call("rollback", &[&["--root", root], extra].concat());
+    rollback(&["--dry-run"]).expect_code(0);
+    rollback(&["--to", "7"]).expect_code(1);
+    assert_eq!(pair.all().len(), 3);
+    rollback(&[]).expect_code(0);
+    let back = pair.all().pop().unwrap();
+    assert_eq!([&back["kind"], &back["outcome"], &back["destination"]], ["rollback", "done", root]);
+    assert_eq!(
+        (&back["undone"], &back["generation"], &back["counts"]),
+        (&json!([2]), &json!(3), &Value::Null)
+    );
+    let checked = pair.call("check", &[]).expect_code(2);
+    assert!(checked.stdout.contains(": rolled back 0 s ago; no good run since"), "{}", checked.describe());
+    let listed = pair.call("history", &[]).expect_code(0).stdout;
+    let lines: Vec<&str> = listed.lines().collect();
+    assert!(lines[0].contains(&format!("  rollback of {profile} to {root}: ")), "{listed}");
+    assert!(lines[0].ends_with(", done (exit 0); state 3"), "{listed}");
+    assert!(lines[1].contains(&format!("  recovery of {profile} to {root}: ")), "{listed}");
+    assert!(lines[2].ends_with("; 1 updated; state 2"), "{listed}");
+    let shown = clonetool(["history", "--run", back["run"].as_str().unwrap(), "--records", records]);
+    for line in ["kind      rollback\n", "undone    the runs to state 2\n", "state     3\n"] {
+        assert!(shown.stdout.contains(line), "{line}: {}", shown.describe());
+    }
+    // A host that only sees its syncs refused knows it, too.
+    let refused = pair.sync(&["--json"]).expect_code(3);
+    assert_eq!(refused.summary()["outcome"], "refused");
+    fs::remove_file(pair.records.join(format!("{}.json", back["run"].as_str().unwrap()))).unwrap();
+    let checked = pair.call("check", &[]).expect_code(2);
+    assert!(checked.stdout.contains(": rolled back, as a run found "), "{}", checked.describe());
+    clonetool(["schedule", "resume", "--root", root]).expect_code(0);
+    pair.sync(&[]).expect_code(0);
+    pair.call("check", &[]).expect_code(0);
+}
+
+#[test]
+fn a_sync_that_completes_an_interrupted_run_first_records_both() {
+    let pair = Pair::new("records-completed", "");
+    pair.sync(&[]).expect_code(0);
+    let home = pair.work.join("standby/.clonetool");
+    fs::rename(home.join("kept/1/journal"), home.join("journal")).unwrap();
+    let run = pair.sync(&["-v"]).expect_code(0);
+    run.expect_stderr("was completed first: the standby was in state 1");
+    let kinds: Vec<Value> = pair.all().iter().map(|record| record["kind"].clone()).collect();
+    assert_eq!(kinds, ["sync", "recovery", "sync"]);
+    assert_eq!(pair.all()[1]["generation"], 1);
 }

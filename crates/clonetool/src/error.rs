@@ -55,6 +55,8 @@ pub(crate) enum Kind {
     Usage,
     /// A human has to decide; nothing was changed.
     Refused,
+    /// The standby was rolled back and nobody has said yet that runs may change it; nothing was changed.
+    Suspended,
     /// The peer or the way to it.
     Peer,
     /// Another run holds the standby root.
@@ -71,7 +73,7 @@ impl Kind {
         match self {
             Self::Failed | Self::BrokenPipe => "failed",
             Self::Usage => "usage",
-            Self::Refused => "refused",
+            Self::Refused | Self::Suspended => "refused",
             Self::Peer => "peer",
             Self::Busy => "busy",
             Self::Interrupted => "interrupted",
@@ -133,7 +135,7 @@ impl CommandError {
         match self.kind {
             Kind::Failed | Kind::Interrupted | Kind::BrokenPipe => FAILED,
             Kind::Usage => USAGE,
-            Kind::Refused => REFUSED,
+            Kind::Refused | Kind::Suspended => REFUSED,
             Kind::Peer => PEER,
             Kind::Busy => BUSY,
         }
@@ -173,6 +175,7 @@ impl From<SessionError> for CommandError {
                 Self::failed(text).hint(format!("check that the {role} is there, mounted, and may be read"))
             }
             SessionError::Refused(_) => Self::new(Kind::Refused, text).hint(UNCHANGED),
+            SessionError::Suspended { .. } => Self::new(Kind::Suspended, text).hint(UNCHANGED),
             SessionError::Busy(_) => {
                 Self::new(Kind::Busy, text).hint("run the same command again when it has ended")
             }
@@ -320,7 +323,13 @@ mod tests {
 
     #[test]
     fn every_error_has_its_code_and_its_next_step() {
-        let table: [(SessionError, u8, &str); 11] = [
+        let table: [(SessionError, u8, &str); 12] = [
+            (
+                SessionError::Suspended { state: 42 },
+                3,
+                "clonetool: refused: the standby was rolled back (it is in state 42), and a run would undo that; \
+                 `clonetool schedule resume` on the standby lets runs change it again\n  nothing was changed",
+            ),
             (
                 SessionError::BothRemote,
                 2,

@@ -4,7 +4,7 @@
 //! wrong: a standby that looks healthy and is not. So nothing is well that is not known to be: without a limit, without
 //! a record, or by a clock that is wrong, it is unknown.
 
-use syncore::record::{Age, Outcome, Record, Standing};
+use syncore::record::{Age, Outcome, Record, RunKind, Standing};
 
 use crate::error::harmless;
 
@@ -64,7 +64,12 @@ pub(crate) fn judge(standing: &Standing<'_>, limits: Limits, now_seconds: u64) -
             let text = format!("run {run} began {ahead} in the future: a clock is or was wrong");
             return (Health::Unknown, text);
         }
-        Age::Never => (Health::Critical, "no good run is recorded".to_owned()),
+        Age::Never => match standing.rolled_back {
+            Some(back) => {
+                (Health::Critical, format!("{}; no good run since", rolled_back(back, now_seconds)))
+            }
+            None => (Health::Critical, "no good run is recorded".to_owned()),
+        },
         Age::Seconds(age) => {
             let ago = format!("last good run {} ago", span(age));
             match limits.critical_seconds {
@@ -84,7 +89,20 @@ pub(crate) fn judge(standing: &Standing<'_>, limits: Limits, now_seconds: u64) -
         health = health.max(Health::Warning);
         text = format!("{text}; the last run ended with {}", ending(last));
     }
+    if let Some(recovered) = standing.recovered.filter(|recovered| recovered.outcome != Outcome::Done) {
+        health = health.max(Health::Warning);
+        text = format!("{text}; a recovery ended with {}", ending(recovered));
+    }
     (health, text)
+}
+
+/// That a standby was rolled back, and since when that is known.
+pub(crate) fn rolled_back(record: &Record, now_seconds: u64) -> String {
+    let ago = span(now_seconds.saturating_sub(record.started_seconds));
+    match record.kind {
+        RunKind::Rollback => format!("rolled back {ago} ago"),
+        _ => format!("rolled back, as a run found {ago} ago"),
+    }
 }
 
 /// How a run ended, in words.
@@ -133,7 +151,7 @@ mod tests {
     fn judged(runs: &[(u64, Outcome)], limits: Limits, now_seconds: u64) -> (Health, String) {
         let record = |(started_seconds, outcome): &(u64, Outcome)| {
             let run = RunId::new(Duration::from_secs(*started_seconds), 0);
-            let mut record = Record::begin(run, "0.1.0", "p", 0);
+            let mut record = Record::begin(run, RunKind::Sync, "0.1.0", "p", 0);
             (record.source, record.destination) = (Some("/".into()), Some("s:/".into()));
             record.outcome = *outcome;
             record

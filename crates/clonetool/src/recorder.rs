@@ -6,7 +6,6 @@
 //! place for them; that is said, and changes no exit code.
 
 use std::collections::hash_map::RandomState;
-use std::ffi::OsStr;
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,13 +16,12 @@ use syncore::plan::Plan;
 use syncore::problem::Problem;
 use syncore::profile::Gate;
 use syncore::record::{
-    Counts, GateAnswer, Outcome as Recorded, PhaseTime, Record, RecordError, Retention, RunId, Store,
+    Counts, GateAnswer, Outcome as Recorded, PhaseTime, Record, RecordError, Retention, RunId, RunKind, Store,
 };
 use syncore::session::Report;
 
 use crate::error::{CommandError, Kind};
 use crate::gates::Moment;
-use crate::profiles;
 use crate::records::{DIRECTORY, RecordsOptions, now_seconds, since_epoch};
 use crate::run::Outcome;
 use crate::ui;
@@ -31,6 +29,8 @@ use crate::ui;
 /// Writes the record of one run.
 pub(crate) struct Recorder {
     directory: PathBuf,
+    /// After the epoch.
+    began: Duration,
     started: Instant,
     state: Mutex<State>,
 }
@@ -42,23 +42,55 @@ struct State {
 }
 
 impl Recorder {
-    /// Begins the record of a run under `profile`, in memory; `partial` where options changed what takes part.
-    pub(crate) fn begin(options: &RecordsOptions, profile: &OsStr, partial: bool) -> Self {
-        let drawn = RandomState::new().build_hasher().finish();
-        let run = RunId::new(since_epoch(), u16::try_from(drawn >> 48).unwrap_or(0));
-        let uid = rustix::process::getuid().as_raw();
-        let mut record = Record::begin(run, env!("CARGO_PKG_VERSION"), &profiles::kept_name(profile), uid);
+    /// Begins the record of a run of what is kept as `profile`, in memory; `partial` where options changed what takes
+    /// part.
+    pub(crate) fn begin(options: &RecordsOptions, kind: RunKind, profile: &str, partial: bool) -> Self {
+        let began = since_epoch();
+        let mut record = new_record(began, kind, profile);
         record.partial = partial;
-        let state = State { record, phase: None, told: false };
-        Self { directory: options.directory().to_owned(), started: Instant::now(), state: Mutex::new(state) }
+        let state = Mutex::new(State { record, phase: None, told: false });
+        Self { directory: options.directory().to_owned(), began, started: Instant::now(), state }
     }
 
-    /// The ends are known: from now on the run leaves a trace, however it ends.
-    pub(crate) fn ends(&self, source: &str, destination: &str) {
+    /// The ends are known, where there is one: from now on the run leaves a trace, however it ends.
+    pub(crate) fn ends(&self, source: Option<&str>, destination: &str) {
         let mut state = self.state();
-        state.record.source = Some(source.to_owned());
+        state.record.source = source.map(str::to_owned);
         state.record.destination = Some(destination.to_owned());
         self.write(&mut state);
+    }
+
+    /// Before the run began, an interrupted one was completed: that has a record of its own.
+    pub(crate) fn recovered(&self, profile: &str, generation: u64, problems: u64) {
+        let mut state = self.state();
+        // It came before this run, and is listed so.
+        let began = self.began.saturating_sub(Duration::from_micros(1));
+        let mut record = new_record(began, RunKind::Recovery, profile);
+        record.destination.clone_from(&state.record.destination);
+        record.generation = Some(generation);
+        record.problem_count = problems;
+        record.outcome = if problems == 0 { Recorded::Done } else { Recorded::Problems };
+        record.ended_seconds = Some(now_seconds());
+        let written = Store::create(&self.directory).and_then(|store| store.write(&record));
+        if let Err(error) = written {
+            state.tell(&error);
+        }
+    }
+
+    /// A rollback or a recovery came to its end: the standby is in state `generation` if it was changed.
+    pub(crate) fn restored(
+        &self,
+        generation: Option<u64>,
+        undone: &[u64],
+        problems: &[Problem],
+        outcome: Outcome,
+    ) {
+        let mut state = self.state();
+        let record = &mut state.record;
+        (record.generation, record.undone) = (generation, undone.to_vec());
+        problems.iter().for_each(|problem| record.problem(problem));
+        let recorded = if problems.is_empty() { Recorded::Done } else { Recorded::Problems };
+        self.end(&mut state, recorded, outcome.exit_code());
     }
 
     /// What a gate answered.
@@ -98,6 +130,8 @@ impl Recorder {
         let mut state = self.state();
         let record = &mut state.record;
         record.counts = Some(counts(report));
+        record.generation = report.generation;
+        record.tree = report.tree.map(|digest| digest.iter().map(|byte| format!("{byte:02x}")).collect());
         (record.problem_count, record.problems) = (0, Vec::new());
         report.problems.iter().for_each(|problem| record.problem(problem));
         let recorded = match outcome {
@@ -118,6 +152,7 @@ impl Recorder {
             Kind::Failed | Kind::BrokenPipe => Recorded::Failed,
             Kind::Usage => Recorded::Usage,
             Kind::Refused => Recorded::Refused,
+            Kind::Suspended => Recorded::Suspended,
             Kind::Peer => Recorded::Peer,
             Kind::Busy => Recorded::Busy,
             Kind::Interrupted => Recorded::Interrupted,
@@ -171,6 +206,13 @@ impl State {
             add_phase(&mut self.record.phases, word, since.elapsed());
         }
     }
+}
+
+/// The record of a run that began so long after the epoch.
+fn new_record(began: Duration, kind: RunKind, profile: &str) -> Record {
+    let drawn = RandomState::new().build_hasher().finish();
+    let run = RunId::new(began, u16::try_from(drawn >> 48).unwrap_or(0));
+    Record::begin(run, kind, env!("CARGO_PKG_VERSION"), profile, rustix::process::getuid().as_raw())
 }
 
 /// A run that has two parts goes through each phase twice.

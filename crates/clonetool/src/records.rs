@@ -61,6 +61,12 @@ pub(crate) fn now_seconds() -> u64 {
     since_epoch().as_secs()
 }
 
+/// How records name a standby root that is mounted on this host, as those of a sync to it do.
+pub(crate) fn standby_name(root: &Path) -> String {
+    let path = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+    escape(path.as_os_str().as_encoded_bytes())
+}
+
 /// How old the standby of a profile may become, in seconds, by what the profile says now; none when it does not say.
 pub(crate) fn rpo_seconds(profile: &str) -> Result<Option<u64>, CommandError> {
     let name = unescape(profile).map_or_else(|| OsString::from(profile), OsString::from_vec);

@@ -6,6 +6,7 @@
 
 use syncore::gate::Demand;
 use syncore::plan::Plan;
+use syncore::problem::Problem;
 use syncore::profile::Gate;
 use syncore::rules::RuleSet;
 use syncore::session::{self, Approval, Initiator, Job, Options, Report, SessionError};
@@ -59,6 +60,11 @@ impl Outcome {
             Purpose::Change if options.durable => Self::InSync,
             Purpose::Change => Self::Done,
         }
+    }
+
+    /// How a command ended that has problems at most.
+    pub(crate) fn of_problems(problems: &[Problem]) -> Self {
+        if problems.is_empty() { Self::Done } else { Self::Problems }
     }
 
     /// The exit code.
@@ -206,7 +212,7 @@ impl Deciding<'_> {
 
 #[cfg(test)]
 mod tests {
-    use syncore::problem::{Operation, Problem};
+    use syncore::problem::Operation;
     use syncore::tree::RelPath;
 
     use super::*;

@@ -87,7 +87,7 @@ impl Ui {
         let (source, destination) = (place(&job.source), place(&job.destination));
         self.started_from(&source, &destination);
         if let Some(recorder) = &self.recorder {
-            recorder.ends(&source, &destination);
+            recorder.ends(Some(&source), &destination);
         }
     }
 
@@ -292,6 +292,16 @@ impl Monitor for Ui {
             recorder.problem(problem);
         }
         lock(&self.problems).push(problem.clone());
+    }
+
+    fn recovered(&self, profile: &str, generation: u64, problems: u64) {
+        let profile = harmless(profile);
+        self.warn(&format!(
+            "an interrupted run of {profile} was completed first: the standby was in state {generation}"
+        ));
+        if let Some(recorder) = &self.recorder {
+            recorder.recovered(&profile, generation, problems);
+        }
     }
 
     fn cancelled(&self) -> bool {

@@ -37,6 +37,9 @@ pub trait Monitor: Send + Sync {
     fn transferred(&self, _bytes: u64) {}
     /// Something could not be done to one path, here or on the peer.
     fn problem(&self, _problem: &Problem) {}
+    /// An interrupted run of `profile` was completed before anything else was done: the standby is in state `generation`,
+    /// and so many paths are not as that run would have them.
+    fn recovered(&self, _profile: &str, _generation: u64, _problems: u64) {}
     /// Asked now and then: whether the run should stop in good order.
     fn cancelled(&self) -> bool {
         false

@@ -96,7 +96,7 @@ impl<'a> Attack<'a> {
             ),
         ];
         said.extend(plan.pieces(1000).map(|piece| (CONTROL, Message::PlanPart(piece.to_vec()))));
-        said.push((CONTROL, Message::PlanEnd { id: plan.id(), entries: 1 }));
+        said.push((CONTROL, Message::PlanEnd { id: plan.id(), entries: 1, tree: [0; 16] }));
         said.extend(self.content.into_iter().map(|message| (1, message)));
         said.extend((1..=CONTENT_LANES).map(|lane| (lane, Message::LaneEnd)));
         said.push((CONTROL, Message::LaneEnd));

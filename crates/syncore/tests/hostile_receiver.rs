@@ -71,6 +71,7 @@ fn play(directory: &Path, rules: &[Rule]) {
                 rules: rules.to_vec(),
                 standby: false,
                 empty: false,
+                recovered: None,
             })],
             Message::Start(start) => {
                 names = start.names;

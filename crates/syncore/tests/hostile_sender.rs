@@ -86,7 +86,7 @@ fn attack(root: &Path, rules: Vec<Rule>, items: &[Item]) -> Message {
     for piece in plan.pieces(1000) {
         say(Message::PlanPart(piece.to_vec()));
     }
-    say(Message::PlanEnd { id: plan.id(), entries: 1 });
+    say(Message::PlanEnd { id: plan.id(), entries: 1, tree: [0; 16] });
     let answer = loop {
         match sender.lanes[0].receive(&Silent).unwrap() {
             Message::Opened(_) | Message::Scanned { .. } | Message::Problems(_) => {}

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use syncore::profile::parse_duration;
-use syncore::record::{Counts, Outcome as Recorded, Record, RunId};
+use syncore::record::{Counts, Outcome as Recorded, Record, RunId, RunKind};
 
 use crate::error::{CommandError, harmless};
 use crate::health::{ending, one_line};
@@ -22,7 +22,7 @@ use crate::ui::log::utc;
 use crate::ui::summary::seconds;
 use crate::ui::{self, alert};
 
-/// List the runs of sync, the latest first, or show one
+/// List the runs of sync, rollback and recover, the latest first, or show one
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArguments {
     /// List runs of this profile
@@ -64,7 +64,7 @@ impl Ending {
         match outcome {
             Recorded::InSync | Recorded::Done => Self::Ok,
             Recorded::Problems => Self::Problems,
-            Recorded::Refused | Recorded::Busy => Self::Refused,
+            Recorded::Refused | Recorded::Suspended | Recorded::Busy => Self::Refused,
             Recorded::Unfinished
             | Recorded::Interrupted
             | Recorded::Usage
@@ -119,8 +119,15 @@ fn list(runs: &[&Record], more: usize) -> String {
         let to = record.destination.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
         let took = seconds(Duration::try_from_secs_f64(record.elapsed_seconds).unwrap_or_default());
         let came = record.counts.as_ref().map(|counts| format!("; {}", changes(counts))).unwrap_or_default();
+        let state = record.generation.map(|state| format!("; state {state}")).unwrap_or_default();
+        let kind = match record.kind {
+            RunKind::Sync => "",
+            RunKind::Rollback => "rollback of ",
+            RunKind::Recovery => "recovery of ",
+        };
         let (run, began, profile) = (record.run, utc(record.started_seconds), harmless(&record.profile));
-        let _ = writeln!(text, "{run}  {began}  {profile}{to}: {took}, {}{came}", ending(record));
+        let ending = ending(record);
+        let _ = writeln!(text, "{run}  {began}  {kind}{profile}{to}: {took}, {ending}{came}{state}");
     }
     match (runs.len(), more) {
         (0, 0) => text.push_str("no such run is recorded\n"),
@@ -150,8 +157,11 @@ fn whole(record: &Record) -> String {
     };
     let unknown = "not known when it ended";
     line("run", &record.run.to_string());
+    line("kind", record.kind.word());
     line("profile", &record.profile);
-    line("from", record.source.as_deref().unwrap_or(unknown));
+    if record.kind == RunKind::Sync {
+        line("from", record.source.as_deref().unwrap_or(unknown));
+    }
     line("to", record.destination.as_deref().unwrap_or(unknown));
     line("by", &format!("uid {}, clonetool {}", record.uid, record.program));
     line("began", &utc(record.started_seconds));
@@ -168,6 +178,16 @@ fn whole(record: &Record) -> String {
     }
     if let Some(plan) = &record.plan {
         line("plan", plan);
+    }
+    if !record.undone.is_empty() {
+        let undone: Vec<String> = record.undone.iter().map(ToString::to_string).collect();
+        line("undone", &format!("the runs to state {}", undone.join(", ")));
+    }
+    if let Some(state) = record.generation {
+        line("state", &state.to_string());
+    }
+    if let Some(tree) = &record.tree {
+        line("tree", tree);
     }
     if let Some(counts) = &record.counts {
         line("changes", &changes(counts));

@@ -127,13 +127,18 @@ fn labels(standing: &Standing<'_>) -> String {
 mod tests {
     use std::time::Duration;
 
-    use syncore::record::{Outcome as Recorded, RunId, standings};
+    use syncore::record::{Outcome as Recorded, RunId, RunKind, standings};
 
     use super::*;
 
     fn run(started_seconds: u64, outcome: Recorded) -> Record {
-        let mut record =
-            Record::begin(RunId::new(Duration::from_secs(started_seconds), 0), "0.1.0", "a\"b\\c\nd", 0);
+        let mut record = Record::begin(
+            RunId::new(Duration::from_secs(started_seconds), 0),
+            RunKind::Sync,
+            "0.1.0",
+            "a\"b\\c\nd",
+            0,
+        );
         (record.source, record.destination) = (Some("/".into()), Some("s:/".into()));
         record.outcome = outcome;
         record

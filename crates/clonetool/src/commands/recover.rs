@@ -1,14 +1,20 @@
 //! `clonetool recover`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use syncore::apply::Recovered;
+use syncore::record::RunKind;
 use syncore::session;
 
-use crate::error::CommandError;
+use crate::error::{CommandError, harmless};
+use crate::recorder::Recorder;
+use crate::records::{RecordsOptions, standby_name};
 use crate::run::Outcome;
 use crate::ui;
+
+/// Of a run that wrote no journal it is not known whose it was.
+const UNKNOWN: &str = "?";
 
 /// Finish or revert an interrupted run on a standby root
 ///
@@ -20,29 +26,49 @@ pub(crate) struct RecoverArguments {
     /// Recover the root that is mounted here
     #[arg(default_value = "/")]
     root: PathBuf,
+    #[command(flatten)]
+    records: RecordsOptions,
 }
 
 impl RecoverArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
-        Ok(match session::recover(&self.root)? {
-            Recovered::Nothing => {
-                ui::print("No run was interrupted\n")?;
-                Outcome::Done
-            }
+        let (text, outcome) = match recover(&self.root, &self.records)? {
+            Recovered::Nothing => ("No run was interrupted\n".to_owned(), Outcome::Done),
             Recovered::Reverted => {
-                ui::print(
-                    "A run was interrupted before it had changed anything; what it had staged is removed\n",
-                )?;
-                Outcome::Done
+                let text =
+                    "A run was interrupted before it had changed anything; what it had staged is removed\n";
+                (text.to_owned(), Outcome::Done)
             }
-            Recovered::Completed { generation, problems } => {
+            Recovered::Completed { generation, problems, .. } => {
                 let mut text = format!("An interrupted run is complete: the root is in state {generation}\n");
                 for problem in &problems {
                     text += &format!("{problem}\n");
                 }
-                ui::print(&text)?;
-                if problems.is_empty() { Outcome::Done } else { Outcome::Problems }
+                (text, Outcome::of_problems(&problems))
             }
-        })
+        };
+        ui::print(&text)?;
+        Ok(outcome)
     }
+}
+
+/// Makes the root whole, and records that if there was anything to do.
+pub(super) fn recover(root: &Path, records: &RecordsOptions) -> Result<Recovered, CommandError> {
+    let recorder = |profile: &str| {
+        let recorder = Recorder::begin(records, RunKind::Recovery, &harmless(profile), false);
+        recorder.ends(None, &standby_name(root));
+        recorder
+    };
+    let recovered = session::recover(root)
+        .map_err(CommandError::from)
+        .inspect_err(|error| recorder(UNKNOWN).failed(error))?;
+    match &recovered {
+        Recovered::Nothing => {}
+        Recovered::Reverted => recorder(UNKNOWN).restored(None, &[], &[], Outcome::Done),
+        Recovered::Completed { profile, generation, problems } => {
+            let outcome = Outcome::of_problems(problems);
+            recorder(profile).restored(Some(*generation), &[], problems, outcome);
+        }
+    }
+    Ok(recovered)
 }

@@ -7,11 +7,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 use syncore::apply::{Back, Generation, MadeBy};
+use syncore::monitor::Silent;
+use syncore::record::RunKind;
 use syncore::session;
 use syncore::tree::RelPath;
 
+use super::recover::recover;
 use crate::error::CommandError;
 use crate::profiles;
+use crate::recorder::Recorder;
+use crate::records::{RecordsOptions, standby_name};
 use crate::run::Outcome;
 use crate::ui;
 
@@ -38,11 +43,16 @@ pub(crate) struct RollbackArguments {
     /// Say what would be put back, and stop
     #[arg(short = 'n', long)]
     dry_run: bool,
+    #[command(flatten)]
+    records: RecordsOptions,
 }
 
 impl RollbackArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
         let profile = profiles::kept_name(&self.profile);
+        if !self.list && !self.dry_run {
+            recover(&self.root, &self.records)?;
+        }
         let kept = session::generations(&self.root)?;
         if self.list {
             ui::print(&list(kept.iter().filter(|generation| generation.profile == profile)))?;
@@ -56,10 +66,20 @@ impl RollbackArguments {
                 .map_err(|error| CommandError::usage(format!("--path {}: {error}", path.display())))
         };
         let paths = self.path.iter().map(path).collect::<Result<Vec<_>, _>>()?;
-        let monitor = syncore::monitor::Silent;
-        let back = session::roll_back(&self.root, &profile, self.to, &paths, self.dry_run, &monitor)?;
-        ui::print(&report(&back, self.dry_run))?;
-        Ok(if back.problems.is_empty() { Outcome::Done } else { Outcome::Problems })
+        // What cannot be is said before anything is done, and is no run.
+        let planned = session::roll_back(&self.root, &profile, self.to, &paths, true, &Silent)?;
+        if self.dry_run {
+            ui::print(&report(&planned, true))?;
+            return Ok(Outcome::of_problems(&planned.problems));
+        }
+        let recorder = Recorder::begin(&self.records, RunKind::Rollback, &profile, !paths.is_empty());
+        recorder.ends(None, &standby_name(&self.root));
+        let result = session::roll_back(&self.root, &profile, self.to, &paths, false, &Silent);
+        let back = result.map_err(CommandError::from).inspect_err(|error| recorder.failed(error))?;
+        let outcome = Outcome::of_problems(&back.problems);
+        recorder.restored(back.state, &back.undone, &back.problems, outcome);
+        ui::print(&report(&back, false))?;
+        Ok(outcome)
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use clap::Args;
 use syncore::prepare::PRODUCTION;
 use syncore::profile::{CommitMode, Limits, Profile, Row, Whole};
+use syncore::record::RunKind;
 use syncore::rules::Class;
 use syncore::session::{Job, Location, Options};
 
@@ -65,7 +66,12 @@ impl SyncArguments {
         if self.dry_run {
             return self.what.run(Purpose::Plan, lifted, None);
         }
-        let recorder = Recorder::begin(&self.records, &self.what.profile.profile, self.what.scope.any());
+        let recorder = Recorder::begin(
+            &self.records,
+            RunKind::Sync,
+            &profiles::kept_name(&self.what.profile.profile),
+            self.what.scope.any(),
+        );
         self.what.run(Purpose::Change, lifted, Some(recorder))
     }
 }

@@ -32,6 +32,31 @@ const GATES_KEPT: usize = 200;
 /// How long one text in a record may be.
 const TEXT_CHARS: usize = 1000;
 
+/// What a run was for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunKind {
+    /// To bring a standby up to date.
+    #[default]
+    Sync,
+    /// To put a standby back to what it was.
+    Rollback,
+    /// To complete or revert a run that was interrupted.
+    Recovery,
+}
+
+impl RunKind {
+    /// The word in a record.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Rollback => "rollback",
+            Self::Recovery => "recovery",
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -46,6 +71,8 @@ pub enum Outcome {
     Problems,
     /// A human has to decide; nothing was changed.
     Refused,
+    /// The standby was rolled back and no run may change it; nothing was changed.
+    Suspended,
     /// Another run held the standby root.
     Busy,
     /// A signal ended it.
@@ -68,6 +95,7 @@ impl Outcome {
             Self::Done => "done",
             Self::Problems => "problems",
             Self::Refused => "refused",
+            Self::Suspended => "suspended",
             Self::Busy => "busy",
             Self::Interrupted => "interrupted",
             Self::Usage => "usage",
@@ -156,6 +184,9 @@ pub struct Record {
     pub version: u32,
     /// Which run.
     pub run: RunId,
+    /// What it was for.
+    #[serde(default)]
+    pub kind: RunKind,
     /// The version of the program that ran.
     pub program: String,
     /// The profile, by the name under which all that is kept of its runs is kept.
@@ -186,6 +217,16 @@ pub struct Record {
     pub gates: Vec<GateAnswer>,
     /// The plan's id; none when there was no plan or nothing in it.
     pub plan: Option<String>,
+    /// The digest of everything in scope on the source as it was scanned, in hexadecimal
+    /// ([`Snapshot::tree`](crate::scan::Snapshot::tree)); none when the run ended before it was known.
+    #[serde(default)]
+    pub tree: Option<String>,
+    /// The state of the standby that the run led to; none when it changed nothing, or path by path.
+    #[serde(default)]
+    pub generation: Option<u64>,
+    /// Of a rollback the states whose runs it undid, the latest first.
+    #[serde(default)]
+    pub undone: Vec<u64>,
     /// What was done; none of a run that ended early, for then it is not known.
     pub counts: Option<Counts>,
     /// How long each phase took.
@@ -199,10 +240,11 @@ pub struct Record {
 impl Record {
     /// A run that begins now.
     #[must_use]
-    pub fn begin(run: RunId, program: &str, profile: &str, uid: u32) -> Self {
+    pub fn begin(run: RunId, kind: RunKind, program: &str, profile: &str, uid: u32) -> Self {
         Self {
             version: VERSION,
             run,
+            kind,
             program: program.to_owned(),
             profile: clipped(profile),
             uid,
@@ -218,6 +260,9 @@ impl Record {
             hints: Vec::new(),
             gates: Vec::new(),
             plan: None,
+            tree: None,
+            generation: None,
+            undone: Vec::new(),
             counts: None,
             phases: Vec::new(),
             problem_count: 0,
@@ -254,7 +299,7 @@ impl Record {
     /// Whether the standby was in sync after it: all that the profile covers, without a problem, on stable storage.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.outcome == Outcome::InSync && !self.partial
+        self.kind == RunKind::Sync && self.outcome == Outcome::InSync && !self.partial
     }
 }
 
@@ -301,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_record_does_not_grow_with_what_goes_wrong() {
-        let mut record = Record::begin(RunId::new(Duration::from_secs(1), 2), "0.1.0", "p", 0);
+        let mut record = Record::begin(RunId::new(Duration::from_secs(1), 2), RunKind::Sync, "0.1.0", "p", 0);
         let path = RelPath::new(vec![b'\\'; 200]).unwrap();
         for _ in 0..10_000 {
             record.problem(&Problem::new(&path, Operation::Read, "\u{1b}".repeat(9000)));

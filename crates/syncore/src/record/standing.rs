@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Outcome, Record};
+use super::{Outcome, Record, RunKind};
 
 /// Two clocks, or one that is being slewed, may be so far apart.
 const CLOCK_TOLERANCE_SECONDS: u64 = 60;
@@ -20,13 +20,20 @@ pub struct Standing<'a> {
     pub source: Option<&'a str>,
     /// What is changed, if any run came to know.
     pub destination: Option<&'a str>,
-    /// The last run that began.
+    /// The last sync that began.
     pub last: &'a Record,
-    /// The last run that came to an end; one that found another at work does not count.
+    /// The last sync that came to an end; one that found another at work does not count.
     pub last_ended: Option<&'a Record>,
-    /// The last run after which the standby was in sync.
+    /// The last sync after which the standby was in sync, and not rolled back since.
     pub last_good: Option<&'a Record>,
-    /// How many runs were refused since then, or at all.
+    /// The run that rolled the standby back, or the first sync that was refused because somebody had; none once a sync
+    /// was good again.
+    pub rolled_back: Option<&'a Record>,
+    /// The last recovery since the last good sync.
+    pub recovered: Option<&'a Record>,
+    /// The last state of the standby that is known.
+    pub generation: Option<u64>,
+    /// How many syncs were refused since the last good one, or at all.
     pub refused_since_good: u64,
 }
 
@@ -54,17 +61,65 @@ impl Standing<'_> {
     }
 }
 
-/// Every pair of ends of every profile in `records`, which are in the order in which the runs began.
+impl<'a> Standing<'a> {
+    fn begin(first: &'a Record) -> Self {
+        Self {
+            profile: &first.profile,
+            source: None,
+            destination: None,
+            last: first,
+            last_ended: None,
+            last_good: None,
+            rolled_back: None,
+            recovered: None,
+            generation: None,
+            refused_since_good: 0,
+        }
+    }
+
+    fn sync(&mut self, record: &'a Record) {
+        self.source = self.source.or(record.source.as_deref());
+        self.destination = self.destination.or(record.destination.as_deref());
+        self.last = record;
+        if record.outcome.ended() {
+            self.last_ended = Some(record);
+        }
+        match record.outcome {
+            _ if record.is_good() => {
+                self.last_good = Some(record);
+                (self.rolled_back, self.recovered, self.refused_since_good) = (None, None, 0);
+            }
+            Outcome::Refused => self.refused_since_good += 1,
+            Outcome::Suspended => {
+                self.refused_since_good += 1;
+                // Somebody did so on the standby, whose records are there.
+                self.last_good = None;
+                self.rolled_back = self.rolled_back.or(Some(record));
+            }
+            _ => {}
+        }
+    }
+
+    fn rollback(&mut self, record: &'a Record) {
+        // One that was killed or failed may have put something back.
+        if !matches!(record.outcome, Outcome::Busy | Outcome::Refused | Outcome::Usage) {
+            self.last_good = None;
+            self.rolled_back = Some(record);
+        }
+    }
+}
+
+/// Every pair of ends of every profile that was synced in `records`, which are in the order in which the runs began.
 #[must_use]
 pub fn standings(records: &[Record]) -> Vec<Standing<'_>> {
     type Subject<'a> = (&'a str, Option<&'a str>, Option<&'a str>);
     let knows_ends = |record: &Record| record.source.is_some() || record.destination.is_some();
-    let mut subjects: BTreeSet<Subject<'_>> = records
-        .iter()
+    let syncs = || records.iter().filter(|record| record.kind == RunKind::Sync);
+    let mut subjects: BTreeSet<Subject<'_>> = syncs()
         .filter(|record| knows_ends(record))
         .map(|record| (&record.profile[..], record.source.as_deref(), record.destination.as_deref()))
         .collect();
-    for record in records {
+    for record in syncs() {
         let nothing = (&record.profile[..], None, None);
         // Without ends a profile comes before those with any.
         if subjects.range(nothing..).next().is_none_or(|(found, ..)| *found != nothing.0) {
@@ -72,33 +127,23 @@ pub fn standings(records: &[Record]) -> Vec<Standing<'_>> {
         }
     }
     let standing = |(profile, source, destination): Subject<'_>| {
-        let mut own = records.iter().filter(|record| {
-            let ends = (record.source.as_deref(), record.destination.as_deref());
-            record.profile == profile && (ends == (source, destination) || !knows_ends(record))
-        });
-        let first = own.next()?;
-        let mut standing = Standing {
-            profile: &first.profile,
-            source: None,
-            destination: None,
-            last: first,
-            last_ended: None,
-            last_good: None,
-            refused_since_good: 0,
+        let is_own = |record: &&Record| match record.kind {
+            _ if record.profile != profile => false,
+            RunKind::Sync => {
+                let ends = (record.source.as_deref(), record.destination.as_deref());
+                ends == (source, destination) || !knows_ends(record)
+            }
+            // They know nothing of production.
+            RunKind::Rollback | RunKind::Recovery => record.destination.as_deref() == destination,
         };
-        for record in std::iter::once(first).chain(own) {
-            standing.source = standing.source.or(record.source.as_deref());
-            standing.destination = standing.destination.or(record.destination.as_deref());
-            standing.last = record;
-            if record.outcome.ended() {
-                standing.last_ended = Some(record);
+        let mut standing = Standing::begin(syncs().find(is_own)?);
+        for record in records.iter().filter(is_own) {
+            match record.kind {
+                RunKind::Sync => standing.sync(record),
+                RunKind::Rollback => standing.rollback(record),
+                RunKind::Recovery => standing.recovered = Some(record),
             }
-            if record.is_good() {
-                standing.last_good = Some(record);
-                standing.refused_since_good = 0;
-            } else if record.outcome == Outcome::Refused {
-                standing.refused_since_good += 1;
-            }
+            standing.generation = record.generation.or(standing.generation);
         }
         Some(standing)
     };
@@ -113,8 +158,13 @@ mod tests {
     use super::*;
 
     fn run(started_seconds: u64, profile: &str, destination: Option<&str>, outcome: Outcome) -> Record {
-        let mut record =
-            Record::begin(RunId::new(Duration::from_secs(started_seconds), 0), "0.1.0", profile, 0);
+        let mut record = Record::begin(
+            RunId::new(Duration::from_secs(started_seconds), 0),
+            RunKind::Sync,
+            "0.1.0",
+            profile,
+            0,
+        );
         record.source = destination.map(|_| "/".to_owned());
         record.destination = destination.map(str::to_owned);
         record.outcome = outcome;
@@ -165,6 +215,7 @@ mod tests {
             (Outcome::Done, false),
             (Outcome::Problems, false),
             (Outcome::Refused, false),
+            (Outcome::Suspended, false),
             (Outcome::Busy, false),
             (Outcome::Interrupted, false),
             (Outcome::Usage, false),
@@ -212,5 +263,59 @@ mod tests {
         assert_eq!(standings[0].age(939), Age::Ahead(61));
         assert_eq!(standings[0].age(940), Age::Seconds(939));
         assert_eq!(standings[0].age(u64::MAX), Age::Seconds(u64::MAX - 1));
+    }
+
+    fn of_kind(kind: RunKind, record: Record, generation: Option<u64>) -> Record {
+        Record { kind, generation, source: None, ..record }
+    }
+
+    #[test]
+    fn after_a_rollback_no_earlier_run_is_good_and_the_next_good_one_is() {
+        let to = Some("/s");
+        for (outcome, rolled_back) in [
+            (Outcome::Done, true),
+            (Outcome::Problems, true),
+            (Outcome::Failed, true),
+            (Outcome::Unfinished, true),
+            (Outcome::Busy, false),
+            (Outcome::Usage, false),
+        ] {
+            let rollback = of_kind(RunKind::Rollback, run(2, "p", to, outcome), Some(8));
+            let mut records = vec![run(1, "p", to, Outcome::InSync), rollback];
+            let age = |records: &[Record]| standings(records)[0].age(5);
+            assert_eq!(age(&records) == Age::Never, rolled_back, "{outcome:?}");
+            let standing = standings(&records)[0];
+            assert_eq!((standing.rolled_back.is_some(), standing.generation), (rolled_back, Some(8)));
+            assert_eq!(standing.last.started_seconds, 1, "a rollback is no sync");
+            records.push(run(3, "p", to, Outcome::InSync));
+            assert_eq!((age(&records), standings(&records)[0].rolled_back), (Age::Seconds(2), None));
+        }
+        // That of another standby, or of another profile, is nothing to this one.
+        for (profile, to) in [("p", "/other"), ("q", "/s")] {
+            let rollback = of_kind(RunKind::Rollback, run(2, profile, Some(to), Outcome::Done), None);
+            let records = [run(1, "p", Some("/s"), Outcome::InSync), rollback];
+            assert_eq!(standings(&records).len(), 1, "what was only rolled back was never synced from here");
+            assert_eq!(standings(&records)[0].age(5), Age::Seconds(4));
+        }
+    }
+
+    #[test]
+    fn a_sync_that_is_refused_because_of_a_rollback_tells_of_it() {
+        let records =
+            [run(1, "p", Some("s:/"), Outcome::InSync), run(2, "p", Some("s:/"), Outcome::Suspended)];
+        let standing = standings(&records)[0];
+        assert_eq!((standing.age(5), standing.refused_since_good), (Age::Never, 1));
+        assert_eq!(standing.rolled_back.map(|record| record.started_seconds), Some(2));
+    }
+
+    #[test]
+    fn a_recovery_makes_no_standby_good_and_none_bad() {
+        let recovery = of_kind(RunKind::Recovery, run(3, "p", Some("s:/"), Outcome::Done), Some(7));
+        let records =
+            [run(1, "p", Some("s:/"), Outcome::InSync), run(2, "p", Some("s:/"), Outcome::Failed), recovery];
+        let standing = standings(&records)[0];
+        assert_eq!((standing.age(5), standing.generation), (Age::Seconds(4), Some(7)));
+        assert_eq!(standing.last_ended.map(|record| record.outcome), Some(Outcome::Failed));
+        assert_eq!(standing.recovered.map(|record| record.started_seconds), Some(3));
     }
 }

@@ -252,10 +252,17 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
+    use super::super::RunKind;
     use super::*;
 
     fn record(started_seconds: u64, random: u16) -> Record {
-        Record::begin(RunId::new(Duration::from_secs(started_seconds), random), "0.1.0", "p", 0)
+        Record::begin(
+            RunId::new(Duration::from_secs(started_seconds), random),
+            RunKind::Sync,
+            "0.1.0",
+            "p",
+            0,
+        )
     }
 
     fn store() -> (tempfile::TempDir, Store) {

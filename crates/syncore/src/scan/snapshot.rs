@@ -12,6 +12,7 @@ use super::root::Identity;
 use crate::problem::Problem;
 use crate::tree::{
     Digest, DirectoryDigest, LinkGroup, NameHash, NameKey, RelPath, ShortLine, link_key, path_hash,
+    tree_digest,
 };
 
 /// How much memory the lines of single names may take for one tree in one process: those of some 300,000 names.
@@ -50,6 +51,8 @@ pub(crate) struct Builder {
     pub(crate) protected: u64,
     /// How many names are below each directory at the top.
     tops: HashMap<Vec<u8>, u64>,
+    /// Digests of directories that last beyond this run.
+    lasting: Vec<Digest>,
 }
 
 /// What one directory adds.
@@ -60,6 +63,8 @@ pub(crate) struct DirectoryFindings {
     pub(crate) leftovers: Vec<RelPath>,
     pub(crate) entries: u64,
     pub(crate) protected: u64,
+    /// Its digest that lasts beyond this run.
+    pub(crate) lasting: Digest,
 }
 
 impl Builder {
@@ -102,6 +107,7 @@ impl Builder {
         self.leftovers.extend(found.leftovers);
         self.entries += found.entries;
         self.protected += found.protected;
+        self.lasting.push(found.lasting);
         first
     }
 
@@ -143,7 +149,9 @@ impl Builder {
             }
             self.nodes[id].digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         }
+        let mut keys: Vec<Digest> = groups.values().map(|group| group.key).collect();
         Snapshot {
+            tree: tree_digest(&mut self.lasting, &mut keys),
             names: self.names,
             nodes: self.nodes,
             children,
@@ -177,6 +185,10 @@ fn group(mut members: Vec<Member>) -> (Groups, Vec<(u32, NameHash, Digest)>) {
 /// A scanned tree.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// The digest of everything that takes part: of names, metadata and hard links, and of content where that is
+    /// compared. It is the same for equal trees whatever host, path or run; of a tree that could not be read as a whole
+    /// it is like no other.
+    pub tree: Digest,
     names: NameKey,
     nodes: Vec<Node>,
     /// All nodes but the root, by parent and then by name.
@@ -197,7 +209,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The digest of the whole tree.
+    /// The digest of the whole tree, which only that of another scan with the same name key can be compared with.
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.nodes[0].digest

@@ -129,6 +129,7 @@ impl<'s> Walk<'s> {
             self.monitor.problem(problem);
         }
         let names: Vec<_> = children.iter().map(|(name, _)| self.view.names.hash(name.to_bytes())).collect();
+        found.lasting = digest.lasting(&task.path);
         let Ok(mut builder) = self.builder.lock() else { return };
         if let Some(top) = task.path.components().next() {
             builder.count(top, found.entries);

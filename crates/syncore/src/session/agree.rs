@@ -39,6 +39,7 @@ pub(crate) fn facts(root: &Root, rules: Vec<Rule>, standby: bool) -> Facts {
         rules,
         empty: entries == 0,
         standby,
+        recovered: None,
     }
 }
 
@@ -55,8 +56,15 @@ pub(crate) fn facts_of_missing(path: &Path) -> Result<Facts, SessionError> {
         canonical.push(b'/');
     }
     canonical.extend_from_slice(path.file_name().unwrap_or_default().as_bytes());
-    let (mounts, rules) = (Vec::new(), Vec::new());
-    Ok(Facts { root: canonical, boot_id: boot_id(), mounts, rules, empty: true, standby: false })
+    Ok(Facts {
+        root: canonical,
+        boot_id: boot_id(),
+        mounts: Vec::new(),
+        rules: Vec::new(),
+        empty: true,
+        standby: false,
+        recovered: None,
+    })
 }
 
 fn boot_id() -> Vec<u8> {

@@ -9,6 +9,7 @@ use crate::plan::{Plan, PlanId, Totals};
 use crate::problem::Problem;
 use crate::profile::{Limits, Whole};
 use crate::rules::Rule;
+use crate::tree::Digest;
 use crate::wire::{Compression, Remote, TransportError, WireError};
 
 /// One end of a run.
@@ -111,6 +112,11 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Whether the destination is a standby: a root that has an identity of its own.
     pub standby: bool,
+    /// The state that the run led to; none when it changed nothing, or path by path.
+    pub generation: Option<u64>,
+    /// The digest of everything in scope on the source as it was scanned
+    /// ([`Snapshot::tree`](crate::scan::Snapshot::tree)); none when the run ended before it was known.
+    pub tree: Option<Digest>,
 }
 
 impl Report {
@@ -178,6 +184,15 @@ pub enum SessionError {
     /// A human has to decide: nothing was changed.
     #[error("refused: {0}")]
     Refused(String),
+    /// The standby was rolled back, and nobody has said yet that runs may change it: nothing was changed.
+    #[error(
+        "refused: the standby was rolled back (it is in state {state}), and a run would undo that; \
+         `clonetool schedule resume` on the standby lets runs change it again"
+    )]
+    Suspended {
+        /// The state that it is in.
+        state: u64,
+    },
     /// Another run holds the standby root.
     #[error("another run holds {0}")]
     Busy(String),

@@ -100,6 +100,7 @@ pub fn run_under(
         (Location::Local(source), Location::Remote(remote, path)) => {
             let sender = sender::Sender::open(source)?;
             run_remote(job, remote, path, Part::Receiver, monitor, |connection, peer| {
+                tell_recovery(peer, monitor);
                 let start = agree::decide(job, sender.facts(), peer, true)?;
                 connection.outgoing.send(CONTROL, Message::Start(start.clone()))?;
                 let report =
@@ -109,6 +110,7 @@ pub fn run_under(
         }
         (Location::Remote(remote, path), Location::Local(destination)) => {
             let receiver = receiver::Receiving::open(destination, job.options.dry_run)?;
+            tell_recovery(receiver.facts(), monitor);
             run_remote(job, remote, path, Part::Sender, monitor, |connection, peer| {
                 let start = agree::decide(job, peer, receiver.facts(), true)?;
                 connection.outgoing.send(CONTROL, Message::Start(start.clone()))?;
@@ -167,6 +169,13 @@ pub(crate) fn last_word(initiator: &mut dyn Initiator) -> Result<(), SessionErro
     }
 }
 
+/// Tells of an interrupted run that the receiving end has completed.
+fn tell_recovery(receiver: &Facts, monitor: &dyn Monitor) {
+    if let Some(recovered) = &receiver.recovered {
+        monitor.recovered(&recovered.profile, recovered.generation, recovered.problems);
+    }
+}
+
 fn run_local(
     job: &Job,
     source: &Path,
@@ -176,6 +185,7 @@ fn run_local(
 ) -> Result<Report, SessionError> {
     let sender = sender::Sender::open(source)?;
     let receiver = receiver::Receiving::open(destination, job.options.dry_run)?;
+    tell_recovery(receiver.facts(), monitor);
     let start = agree::decide(job, sender.facts(), receiver.facts(), false)?;
     let standby = receiver.facts().standby;
     let (mut here, mut there) = Connection::pair();
@@ -386,11 +396,13 @@ fn report_failure(connection: &mut Connection, error: &SessionError) {
         SessionError::Peer(_) | SessionError::Wire(WireError::Lost(_) | WireError::Timeout { .. }) => return,
         SessionError::Refused(_) => Failure::Refused,
         SessionError::Busy(_) => Failure::Busy,
+        SessionError::Suspended { .. } => Failure::Suspended,
         SessionError::Root { .. } => Failure::Root,
         _ => Failure::Failed,
     };
     let text = match error {
         SessionError::Refused(reason) | SessionError::Busy(reason) => reason.clone(),
+        SessionError::Suspended { state } => state.to_string(),
         other => other.to_string(),
     };
     // Nothing is left to be done when this fails, too.
@@ -402,6 +414,9 @@ pub(crate) fn unexpected(message: Message) -> SessionError {
     match message {
         Message::Failed(Failure::Refused, text) => SessionError::Refused(text),
         Message::Failed(Failure::Busy, text) => SessionError::Busy(text),
+        Message::Failed(Failure::Suspended, text) => {
+            SessionError::Suspended { state: text.parse().unwrap_or_default() }
+        }
         Message::Failed(Failure::Root | Failure::Failed, text) => SessionError::Peer(text),
         other => {
             SessionError::Wire(WireError::Protocol(format!("an unexpected message: {}", name_of(&other))))

@@ -52,6 +52,7 @@ pub(crate) fn note_failure(
 pub(crate) struct Done {
     pub(crate) literal_bytes: u64,
     pub(crate) copied_bytes: u64,
+    pub(crate) generation: Option<u64>,
 }
 
 /// Carries out an approved plan.
@@ -202,6 +203,7 @@ impl<'a> Receiver<'a> {
         Ok(Done {
             literal_bytes: self.literal_bytes.load(Ordering::Relaxed),
             copied_bytes: self.copied_bytes.load(Ordering::Relaxed),
+            generation: self.committer.generation(),
         })
     }
 

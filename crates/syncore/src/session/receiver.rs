@@ -20,11 +20,11 @@ use crate::session::describe::Describer;
 use crate::session::examine::{examine_here, examine_root};
 use crate::session::judge::check_plan;
 use crate::session::local::LocalSource;
-use crate::session::receive::Receiver;
+use crate::session::receive::{Done, Receiver};
 use crate::session::send::send_problems;
 use crate::session::sender::{note_all, scan_root, sorted};
 use crate::session::{Report, Say, SessionError, agree, ask, last_word, radius, restore, unexpected};
-use crate::tree::{Entry, Kind, NameKey, RelPath};
+use crate::tree::{Digest, Entry, Kind, NameKey, RelPath};
 use crate::wire::{Answer, CONTROL, Connection, Facts, Incoming, Message, Part, Question, Start, WireError};
 
 /// A standby root, open, locked and looked at.
@@ -63,7 +63,7 @@ impl Receiving {
                 reason: "its filesystem is mounted read-only".to_owned(),
             });
         }
-        restore::ready(&root, dry_run)?;
+        let recovered = restore::ready(&root, dry_run)?;
         let standby = Standby::of(&root).map_err(|error| {
             SessionError::Refused(format!("the journal of the standby's preparation cannot be read: {error}"))
         })?;
@@ -80,6 +80,7 @@ impl Receiving {
             .iter()
             .filter(|rule| agree::takes_away(rule) || matches!(rule.treatment, Treatment::Substitute(_)));
         let facts = agree::facts(&root, told.cloned().collect(), standby.is_some());
+        let facts = Facts { recovered, ..facts };
         Ok(Self { path, root: Some(root), facts, own, standby, dry_run, _lock: lock })
     }
 
@@ -163,9 +164,10 @@ impl Receiving {
         let describer = Describer::new(&view, &snapshot, &problems);
         let described =
             describe(connection, &problems, monitor, &|questions| describer.answer_all(questions))?;
-        let Some((plan, source_entries)) = described else {
+        let Some(Described { plan, entries: source_entries, tree }) = described else {
             return Ok(report);
         };
+        report.tree = Some(tree);
         report.entries_scanned += source_entries;
         report.plan = (!plan.is_empty()).then(|| plan.id());
         report.totals = plan.totals();
@@ -236,7 +238,9 @@ impl Receiving {
                 return Err(error);
             }
         };
-        (report.literal_bytes, report.copied_bytes) = (done.literal_bytes, done.copied_bytes);
+        let Done { literal_bytes, copied_bytes, generation } = done;
+        (report.literal_bytes, report.copied_bytes, report.generation) =
+            (literal_bytes, copied_bytes, generation);
         let mut mine = problems.take();
         if !initiator {
             send_problems(&mut connection.outgoing, std::mem::take(&mut mine))?;
@@ -250,8 +254,7 @@ impl Receiving {
         }
         theirs.iter().for_each(|problem| monitor.problem(problem));
         mine.extend(theirs);
-        let Report { literal_bytes, copied_bytes, .. } = report;
-        connection.outgoing.send(CONTROL, Message::Finished { literal_bytes, copied_bytes })?;
+        connection.outgoing.send(CONTROL, Message::Finished { literal_bytes, copied_bytes, generation })?;
         report.problems = sorted(mine);
         Ok(report)
     }
@@ -270,7 +273,9 @@ impl Receiving {
             questions.iter().map(|q| vec![(answer_of_missing(q, names), false)]).collect()
         };
         let described = describe(connection, &problems, monitor, &missing)?;
-        let Some((plan, entries_scanned)) = described else { return Ok(Report::default()) };
+        let Some(Described { plan, entries: entries_scanned, .. }) = described else {
+            return Ok(Report::default());
+        };
         ask(&mut say, &plan, false, monitor)?;
         connection.outgoing.send(CONTROL, Message::Decision(false))?;
         let id = (!plan.is_empty()).then(|| plan.id());
@@ -292,13 +297,20 @@ const QUESTIONS_AT_ONCE: usize = 32;
 /// Answers questions, each in parts; true when more of the same answer follows.
 type AnswerAll<'a> = &'a dyn Fn(&[Question]) -> Vec<Vec<(Answer, bool)>>;
 
+/// The plan, and what the sender scanned for it.
+struct Described {
+    plan: Plan,
+    entries: u64,
+    tree: Digest,
+}
+
 /// Answers questions until the plan is there; none when there will be no run.
 fn describe(
     connection: &mut Connection,
     problems: &Problems,
     monitor: &dyn Monitor,
     answer_all: AnswerAll<'_>,
-) -> Result<Option<(Plan, u64)>, SessionError> {
+) -> Result<Option<Described>, SessionError> {
     let mut plan = Plan::default();
     loop {
         match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
@@ -310,7 +322,9 @@ fn describe(
             Message::PlanPart(part) => {
                 plan.receive(&part).map_err(|e| WireError::Protocol(e.to_string()))?;
             }
-            Message::PlanEnd { id, entries } if id == plan.id() => return Ok(Some((plan, entries))),
+            Message::PlanEnd { id, entries, tree } if id == plan.id() => {
+                return Ok(Some(Described { plan, entries, tree }));
+            }
             Message::PlanEnd { .. } => {
                 return Err(WireError::Protocol("the plan did not arrive as it was sent".to_owned()).into());
             }

@@ -16,6 +16,7 @@ use crate::scan::Root;
 use crate::session::receiver::lock_root;
 use crate::session::{SessionError, agree};
 use crate::tree::RelPath;
+use crate::wire::Recovery;
 
 /// Completes or reverts what an interrupted run left in the root at `path`; production is not needed.
 ///
@@ -69,7 +70,9 @@ pub fn roll_back(
     if dry_run {
         return back(true);
     }
-    recover_locked(&root)?;
+    if let Some(recovered) = completed(recover_locked(&root)?) {
+        monitor.recovered(&recovered.profile, recovered.generation, recovered.problems);
+    }
     let standby = Standby::of(&root).map_err(|error| fatal("read the standby's state", &error))?;
     let Some(standby) = standby else { return back(false) };
     // Written down before anything changes: it is done whatever happens in between.
@@ -96,8 +99,8 @@ pub fn resume(path: &Path) -> Result<bool, SessionError> {
     apply::unsuspend(&root).map_err(|error| fatal("resume", &error))
 }
 
-/// Makes a root ready for a run: whole, and not rolled back.
-pub(super) fn ready(root: &Arc<Root>, dry_run: bool) -> Result<(), SessionError> {
+/// Makes a root ready for a run: whole, and not rolled back; says what had to be completed for that.
+pub(super) fn ready(root: &Arc<Root>, dry_run: bool) -> Result<Option<Recovery>, SessionError> {
     let told = |error: std::io::Error| fatal("read the standby's state", &error);
     let interrupted = apply::is_interrupted(root).map_err(told)?;
     if dry_run {
@@ -107,18 +110,18 @@ pub(super) fn ready(root: &Arc<Root>, dry_run: bool) -> Result<(), SessionError>
                 "a run was interrupted while it changed {path}: finish it with `clonetool recover {path}`"
             )))
         };
-        return if interrupted { refuse() } else { Ok(()) };
+        return if interrupted { refuse() } else { Ok(None) };
     }
     if let Some(state) = apply::suspended(root).map_err(told)? {
-        return Err(SessionError::Refused(format!(
-            "the standby was rolled back (it is in state {state}), and a run would undo that; \
-             `clonetool schedule resume` on the standby lets runs change it again"
-        )));
+        return Err(SessionError::Suspended { state });
     }
-    if interrupted {
-        recover_locked(root)?;
-    }
-    Ok(())
+    Ok(if interrupted { completed(recover_locked(root)?) } else { None })
+}
+
+/// What there is to tell of a recovery.
+fn completed(recovered: Recovered) -> Option<Recovery> {
+    let Recovered::Completed { profile, generation, problems } = recovered else { return None };
+    Some(Recovery { profile, generation, problems: problems.len() as u64 })
 }
 
 fn fatal(operation: &'static str, error: &std::io::Error) -> SessionError {

@@ -63,7 +63,8 @@ impl Sender {
         let problems = Problems::default();
         snapshot.problems.iter().cloned().for_each(|problem| problems.add(problem));
         self.foreign_mounts(&view, &problems, monitor);
-        let mut report = Report { entries_scanned: snapshot.entries, ..Report::default() };
+        let (entries, tree) = (snapshot.entries, snapshot.tree);
+        let mut report = Report { entries_scanned: entries, tree: Some(tree), ..Report::default() };
         let standby_digest = loop {
             match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
                 Message::Scanned { digest, entries, protected } => {
@@ -99,7 +100,7 @@ impl Sender {
         for part in plan.pieces(PLAN_PART_BYTES) {
             connection.outgoing.send(CONTROL, Message::PlanPart(part.to_vec()))?;
         }
-        connection.outgoing.send(CONTROL, Message::PlanEnd { id: plan.id(), entries: snapshot.entries })?;
+        connection.outgoing.send(CONTROL, Message::PlanEnd { id: plan.id(), entries, tree })?;
         if !plan.is_empty() {
             match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
                 Message::Decision(true) => {}
@@ -137,8 +138,9 @@ impl Sender {
                 }
                 // An initiator that only wanted to see an empty plan.
                 Message::Decision(false) => break,
-                Message::Finished { literal_bytes, copied_bytes } => {
+                Message::Finished { literal_bytes, copied_bytes, generation } => {
                     (report.literal_bytes, report.copied_bytes) = (literal_bytes, copied_bytes);
+                    report.generation = generation;
                     break;
                 }
                 other => return Err(unexpected(other)),

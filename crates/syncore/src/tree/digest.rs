@@ -67,6 +67,21 @@ pub fn path_hash(path: &RelPath) -> Digest {
     truncate(&blake3::hash(path.as_bytes()))
 }
 
+/// The digest of a whole tree that is the same under every [`NameKey`], from those of its directories
+/// ([`DirectoryDigest::lasting`]) and the [`link_key`]s of its groups.
+#[must_use]
+pub fn tree_digest(directories: &mut [Digest], groups: &mut [Digest]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    for part in [directories, groups] {
+        part.sort_unstable();
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        for digest in part.iter() {
+            hasher.update(digest);
+        }
+    }
+    truncate(&hasher.finalize())
+}
+
 /// The key of a hard-link group: the digest of its members' sorted [`path_hash`]es.
 #[must_use]
 pub fn link_key(members: &mut [Digest]) -> Digest {
@@ -115,6 +130,20 @@ impl DirectoryDigest {
             bytes.extend_from_slice(digest);
         }
         truncate(&blake3::hash(&bytes))
+    }
+
+    /// The digest of the lines of the directory at `path` that is the same under every [`NameKey`].
+    #[must_use]
+    pub fn lasting(&self, path: &RelPath) -> Digest {
+        let mut digests: Vec<&Digest> = self.lines.iter().map(|(_, digest)| digest).collect();
+        // Each line has its name in its digest, so their order need not say it.
+        digests.sort_unstable();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&path_hash(path));
+        for digest in digests {
+            hasher.update(digest);
+        }
+        truncate(&hasher.finalize())
     }
 
     /// The lines, shortened.

@@ -56,6 +56,19 @@ pub struct Facts {
     /// Whether it was prepared, or at the receiving end is the running root: it has an identity of its own. What is synced with a substitution or a consequence
     /// ([`Class::B`](crate::rules::Class::B), [`Class::C`](crate::rules::Class::C)) may only come to such a root.
     pub standby: bool,
+    /// Of a receiving end: the interrupted run that was completed when the root was opened.
+    pub recovered: Option<Recovery>,
+}
+
+/// An interrupted run that was completed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// The profile whose run it was.
+    pub profile: String,
+    /// The state that the root is in.
+    pub generation: u64,
+    /// How many paths are not as that run would have them.
+    pub problems: u64,
 }
 
 /// What both ends scan under; decided by the initiator from its own and the peer's [`Facts`].
@@ -185,6 +198,8 @@ pub enum Message {
         id: PlanId,
         /// Names that took part at the source.
         entries: u64,
+        /// Their digest ([`Snapshot::tree`](crate::scan::Snapshot::tree)).
+        tree: Digest,
     },
     /// Receiver to sender, and in a push run the sender's own decision before it and after [`Message::Staged`]: carry it
     /// out, or do not.
@@ -233,6 +248,8 @@ pub enum Message {
         literal_bytes: u64,
         /// Bytes of content found on the standby.
         copied_bytes: u64,
+        /// The state that the run led to; none when it changed nothing, or path by path.
+        generation: Option<u64>,
     },
     /// Still here.
     Alive,
@@ -256,6 +273,8 @@ pub enum Failure {
     Root,
     /// Anything else.
     Failed,
+    /// The root was rolled back, to the state in the words, and no run may change it.
+    Suspended,
 }
 
 impl Message {

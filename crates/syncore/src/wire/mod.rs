@@ -14,7 +14,7 @@ mod transport;
 pub use connection::{CONTENT_LANES, CONTROL, Connection, FRAME_LIMIT_BYTES, Incoming, Outgoing, Traffic};
 pub use greeting::PROTOCOL_VERSION;
 pub use message::{
-    Answer, Extra, Facts, Failure, Message, MovedFile, Open, Part, Question, SmallFile, Start,
+    Answer, Extra, Facts, Failure, Message, MovedFile, Open, Part, Question, Recovery, SmallFile, Start,
 };
 pub use transport::{ByteStream, Remote, TransportError, TransportKind, connect, pair};
 

@@ -32,6 +32,8 @@ use crate::tree::{Entry, Kind, RelPath};
 pub struct Back {
     /// The runs that are undone, by the state that each had led to, the latest first.
     pub undone: Vec<u64>,
+    /// The state that the root is in then; none of a dry run.
+    pub state: Option<u64>,
     /// The paths that become what they were.
     pub paths: Vec<RelPath>,
     /// Those of them that are not as the undone run left them: somebody changed them on the standby since.
@@ -97,7 +99,7 @@ pub fn roll_back(
         back.problems.extend(problems.take());
     }
     if !dry_run {
-        suspend(&areas)?;
+        back.state = Some(suspend(&areas)?);
     }
     Ok(back)
 }

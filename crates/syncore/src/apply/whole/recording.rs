@@ -25,6 +25,12 @@ impl Committer {
         self.whole.is_some()
     }
 
+    /// The state that the run led to; none when it changed nothing, or path by path.
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        self.whole.as_ref().filter(|ledger| ledger.is_committed()).map(Ledger::generation)
+    }
+
     /// The ledger, as long as things are only written down in it.
     pub(in crate::apply) fn recording(&self) -> Option<&Ledger> {
         self.whole.as_ref().filter(|ledger| !ledger.is_committed())

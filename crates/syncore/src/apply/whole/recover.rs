@@ -34,6 +34,8 @@ pub enum Recovered {
     Reverted,
     /// One was, and is complete now.
     Completed {
+        /// The profile whose run it was.
+        profile: String,
         /// The state that the root is in.
         generation: u64,
         /// Paths that are not as that run would have them.
@@ -69,11 +71,11 @@ pub fn recover(root: &Arc<Root>, may_remove: &dyn Fn(&RelPath) -> bool) -> io::R
         return Ok(if areas.discard()? { Recovered::Reverted } else { Recovered::Nothing });
     };
     let problems = Arc::new(Problems::default());
+    let (profile, generation) = (found.profile.clone(), found.generation);
     let ledger = Ledger::resumed(Areas::of(root, &found.tops)?, found);
     let committer = committer(&directories, &problems, ledger);
     committer.again(may_remove)?;
-    let generation = committer.whole.as_ref().map_or(0, Ledger::generation);
-    Ok(Recovered::Completed { generation, problems: problems.take() })
+    Ok(Recovered::Completed { profile, generation, problems: problems.take() })
 }
 
 /// One that carries out what is in a ledger, durably.
@@ -218,8 +220,10 @@ pub fn unsuspend(root: &Root) -> io::Result<bool> {
     }
 }
 
-/// Says that no run may change the root until somebody says so.
-pub(super) fn suspend(areas: &Areas) -> io::Result<()> {
+/// Says that no run may change the root until somebody says so; gives the state that it is in.
+pub(super) fn suspend(areas: &Areas) -> io::Result<u64> {
     let home = areas.open_home()?;
-    durable::replace(&home, SUSPENDED, current(&home)?.to_string().as_bytes(), 0o600, None)
+    let state = current(&home)?;
+    durable::replace(&home, SUSPENDED, state.to_string().as_bytes(), 0o600, None)?;
+    Ok(state)
 }
