@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
+use syncore::prepare::{Held, Journal};
 
 use crate::common::clonetool;
-use crate::common::recorded::Pair;
+use crate::common::recorded::{Pair, now};
 
 #[test]
 fn status_says_how_old_a_standby_is_and_what_came_since() {
@@ -240,4 +241,135 @@ fn metrics_are_what_the_runs_were_and_the_file_is_replaced_whole() {
         assert_eq!(value(name).to_bits(), expected.to_bits(), "{name}");
     }
     pair.call("metrics", &["--output", "/no/such/place/x.prom"]).expect_code(1);
+}
+
+#[test]
+fn runs_that_did_not_begin_are_missed_by_the_calendar_of_the_profile() {
+    let pair = Pair::new("status-missed", "[schedule]\nrpo = \"1000h\"\ncalendar = \"0 * * * *\"\n");
+    pair.plant(600, "in-sync", Some(0));
+    let fresh = pair.call("check", &[]).expect_one_of(&[0, 1]).stdout;
+    assert!(fresh.contains(" missed'=0;0;;0") || fresh.contains(" missed'=1;0;;0"), "{fresh}");
+    pair.forget();
+    let began = now() - 36_000;
+    pair.plant(36_000, "in-sync", Some(0));
+    // Those to another standby are started by nobody's schedule.
+    pair.plant_to("elsewhere:/", 35_000, "in-sync", Some(0));
+    // Due at each full hour since, and late half an hour after it.
+    let missing = (now() - 1800) / 3600 - began / 3600;
+    let text = format!("{missing} runs are missing since the last one");
+    let checked = pair.call("check", &[]).expect_code(1);
+    assert!(checked.stdout.contains(&format!("h ago; {text}")), "{}", checked.describe());
+    assert!(checked.stdout.contains(&format!("standby missed'={missing};0;;0")), "{}", checked.describe());
+    assert_eq!(checked.stdout.matches("missing").count(), 1, "{}", checked.describe());
+    pair.call("check", &["--destination", "elsewhere:/"]).expect_code(0);
+    let status = pair.call("status", &[]).expect_code(0);
+    assert!(status.stdout.starts_with("WARNING   ") || status.stdout.contains("\nWARNING   "));
+    let next = status.stdout.lines().find(|line| line.starts_with("  next run  ")).expect("a next run");
+    assert!(next.ends_with(&format!(":00 UTC; {text}")), "{}", status.describe());
+    let event = &pair.call("status", &["--json"]).expect_code(0).objects();
+    let own = event.iter().find(|event| event["missed_runs"] == json!(missing)).expect("the own one");
+    let due = own["next_run_seconds"].as_u64().unwrap();
+    assert!(due % 3600 == 0 && due > now() - 10 && due <= now() + 3600, "{own}");
+    let metrics = samples(&pair.call("metrics", &[]).expect_code(0).stdout);
+    let of = |name: &str| metrics.iter().filter(|(sample, _)| sample.starts_with(name)).collect::<Vec<_>>();
+    assert_eq!(of("clonetool_missed_runs").len(), 1);
+    assert_eq!(
+        of("clonetool_missed_runs")[0].1.to_bits(),
+        f64::from(u32::try_from(missing).unwrap()).to_bits()
+    );
+    assert_eq!(of("clonetool_next_run_timestamp_seconds").len(), 1);
+}
+
+#[test]
+fn a_standby_that_was_rolled_back_looks_healthy_nowhere() {
+    let pair = Pair::new("status-back", "[schedule]\nrpo = \"26h\"\n");
+    let root = pair.work.join("standby").display().to_string();
+    pair.sync(&[]).expect_code(0);
+    let value = |name: &str| {
+        let metrics = samples(&pair.call("metrics", &[]).expect_code(0).stdout);
+        metrics.iter().find(|(sample, _)| sample.starts_with(name)).expect(name).1
+    };
+    assert_eq!(value("clonetool_suspended").to_bits(), 0.0_f64.to_bits());
+    assert_eq!(value("clonetool_generation").to_bits(), 1.0_f64.to_bits());
+    pair.call("rollback", &["--root", &root]).expect_code(0);
+    let check = || {
+        pair.call("check", &[]).expect_code(2);
+        let status = pair.call("status", &[]).expect_code(0);
+        assert!(status.stdout.starts_with("CRITICAL  "), "{}", status.describe());
+        assert!(status.stdout.contains("\n  suspended no run may change it since"), "{}", status.describe());
+        assert!(status.stdout.contains("\n  state     2\n"), "{}", status.describe());
+        assert_eq!(value("clonetool_suspended").to_bits(), 1.0_f64.to_bits());
+        assert_eq!(value("clonetool_generation").to_bits(), 2.0_f64.to_bits());
+    };
+    check();
+    assert_eq!(value("clonetool_last_success_timestamp_seconds").to_bits(), 0.0_f64.to_bits());
+    // Somebody did so from elsewhere, so that no record is here: the root itself says it.
+    let back = pair.all().pop().unwrap();
+    fs::remove_file(pair.records.join(format!("{}.json", back["run"].as_str().unwrap()))).unwrap();
+    check();
+    // On the standby, where no sync is recorded.
+    pair.forget();
+    let there = ["status", "--root", &root, "--records", pair.records.to_str().unwrap()];
+    let status = clonetool(there).expect_code(0);
+    let expected = format!("\nstandby   {root}\n  state     2\n  suspended no run may change it");
+    assert!(status.stdout.contains(&expected), "{}", status.describe());
+    let event = &clonetool([&there[..], &["--json"]].concat()).expect_code(0).objects()[0];
+    assert_eq!((&event["type"], &event["suspended"]), (&json!("root"), &json!(true)));
+}
+
+#[test]
+fn status_says_what_is_left_undone_for_the_next_boot_and_what_is_held() {
+    let pair = Pair::new("status-boot", "[schedule]\nrpo = \"26h\"\n");
+    pair.sync(&[]).expect_code(0);
+    let state = pair.work.make("standby/var/lib/clonetool/prepare");
+    let held =
+        Held { kind: "cron".into(), name: "/etc/cron.d/pay".into(), how: "moved".into(), undo: vec![] };
+    let journal =
+        Journal { hostname: "standby1".into(), complete: true, held: vec![held], ..Journal::default() };
+    fs::write(state.join("journal.json"), serde_json::to_vec(&journal).unwrap()).unwrap();
+    let told = |text: &str, code: i32| {
+        let status = pair.call("status", &[]).expect_code(0);
+        assert!(status.stdout.contains(text), "{text}: {}", status.describe());
+        pair.call("check", &[]).expect_code(code);
+    };
+    told("\n  boot      prepared as standby1; nothing is left undone\n", 0);
+    told("\n  held      1 of production's: clonetool hold list\n", 0);
+    fs::write(state.join("follow.json"), "[\"initramfs\"]").unwrap();
+    told("prepared as standby1; left undone by a sync: make the initramfs of each kernel\n", 1);
+    let journal = Journal { complete: false, ..journal };
+    fs::write(state.join("journal.json"), serde_json::to_vec(&journal).unwrap()).unwrap();
+    told("\n  boot      its preparation did not come to its end: run prepare-root again\n", 1);
+}
+
+#[test]
+fn status_says_when_content_was_last_compared_and_what_is_protected() {
+    let rules = "[rules]\nprotect = [\"/a\", \"/b\"]\n[[row]]\npath = \"/etc/hostname\"\nclass = \"A\"\n\
+                 what = \"host name\"\nsource = \"hostname(5)\"\n";
+    let pair = Pair::new("status-verified", rules);
+    let (profile, records) = (pair.profile.to_str().unwrap(), pair.records.to_str().unwrap());
+    pair.sync(&[]).expect_code(0);
+    let verify =
+        |code| clonetool(["verify", "-q", "--profile", profile, "--records", records]).expect_code(code);
+    let line = |name: &str| {
+        let status = pair.call("status", &[]).expect_code(0).stdout;
+        status.lines().find(|line| line.starts_with(&format!("  {name} "))).map(str::to_owned)
+    };
+    assert_eq!(line("verified"), None);
+    verify(0);
+    assert!(line("verified").unwrap().ends_with(" ago, equal (exit 0)"), "{:?}", line("verified"));
+    // As large and as old, and not the same.
+    let (motd, there) = (pair.work.join("production/motd"), pair.work.join("standby/motd"));
+    fs::write(&there, "HELLO").unwrap();
+    let times = fs::FileTimes::new().set_modified(fs::metadata(motd).unwrap().modified().unwrap());
+    fs::File::options().write(true).open(&there).unwrap().set_times(times).unwrap();
+    verify(5);
+    assert!(line("verified").unwrap().ends_with(" ago, 1 paths differed"), "{:?}", line("verified"));
+    let protected = format!("  protected 1 own (A), 2 by rule: clonetool explain {profile} PATH");
+    assert_eq!(line("protected"), Some(protected));
+    // A comparison is no sync.
+    let listed = pair.call("history", &["--json"]).expect_code(0).objects();
+    assert_eq!([&listed[0]["kind"], &listed[0]["outcome"]], ["verify", "differences"]);
+    let event = &pair.call("status", &["--json"]).expect_code(0).objects()[0];
+    assert_eq!([&event["last_run_outcome"], &event["verified_outcome"]], ["in-sync", "differences"]);
+    assert_eq!((&event["protected_classes"], &event["protect_rules"]), (&json!({"A": 1}), &json!(2)));
 }

@@ -204,7 +204,8 @@ pub(crate) fn clonetool_by<S: AsRef<OsStr>>(
 ) -> Output {
     let mut args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
     // Tests leave no records on the host that they run on.
-    let recorded = |first: &OsString| ["sync", "rollback", "recover"].iter().any(|command| first == command);
+    let recorded =
+        |first: &OsString| ["sync", "rollback", "recover", "verify"].iter().any(|command| first == command);
     if args.first().is_some_and(recorded) && !args.iter().any(|arg| arg == "--records") {
         args.splice(1..1, ["--records".into(), RECORDS.into()]);
     }

@@ -7,6 +7,7 @@
 use syncore::record::{Age, Outcome, Record, RunKind, Standing};
 
 use crate::error::harmless;
+use crate::outlook::{Due, MISSED_LIMIT, Outlook};
 
 /// How it is, the worse later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +95,51 @@ pub(crate) fn judge(standing: &Standing<'_>, limits: Limits, now_seconds: u64) -
         text = format!("{text}; a recovery ended with {}", ending(recovered));
     }
     (health, text)
+}
+
+/// The same with what is known besides the records.
+pub(crate) fn assess(
+    standing: &Standing<'_>,
+    outlook: &Outlook,
+    limits: Limits,
+    now_seconds: u64,
+) -> (Health, String) {
+    let (mut health, mut text) = judge(standing, limits, now_seconds);
+    let mut worse = |found: Health, why: String| {
+        health = health.max(found);
+        text = format!("{text}; {why}");
+    };
+    match outlook.due.as_ref().map(Result::as_ref) {
+        Some(Ok(Due { missed: count @ 1.., .. })) => worse(Health::Warning, missed_runs(*count)),
+        Some(Err(error)) => worse(Health::Unknown, one_line(&error.message)),
+        _ => {}
+    }
+    if let Some(root) = &outlook.root {
+        if root.state.suspended {
+            worse(Health::Critical, SUSPENDED.to_owned());
+        }
+        // One that is at work has not ended.
+        if root.state.interrupted && standing.last.outcome != Outcome::Unfinished {
+            worse(Health::Warning, "a run was interrupted: clonetool recover completes it".to_owned());
+        }
+        if !root.left.is_empty() {
+            worse(Health::Warning, root.left_undone());
+        }
+    }
+    (health, text)
+}
+
+/// That a root waits for somebody after a rollback.
+pub(crate) const SUSPENDED: &str =
+    "no run may change it since it was rolled back: clonetool schedule resume on the standby";
+
+/// How many runs did not begin, in words.
+pub(crate) fn missed_runs(count: usize) -> String {
+    match count {
+        1 => "1 run is missing since the last one".to_owned(),
+        MISSED_LIMIT.. => format!("{MISSED_LIMIT} runs or more are missing since the last one"),
+        _ => format!("{count} runs are missing since the last one"),
+    }
 }
 
 /// That a standby was rolled back, and since when that is known.

@@ -15,6 +15,7 @@ mod host_keys;
 mod installed;
 mod interrupt;
 mod local_time;
+mod outlook;
 mod pair;
 mod profiles;
 mod recorder;

@@ -130,17 +130,21 @@ impl Recorder {
         let mut state = self.state();
         let record = &mut state.record;
         record.counts = Some(counts(report));
-        record.generation = report.generation;
+        (record.generation, record.standby) = (report.generation, report.standby);
         record.tree = report.tree.map(|digest| digest.iter().map(|byte| format!("{byte:02x}")).collect());
         (record.problem_count, record.problems) = (0, Vec::new());
         report.problems.iter().for_each(|problem| record.problem(problem));
         let recorded = match outcome {
             Outcome::InSync => Recorded::InSync,
             Outcome::Problems => Recorded::Problems,
+            Outcome::Equal => Recorded::Equal,
+            Outcome::Differences => Recorded::Differences,
             _ => Recorded::Done,
         };
         let written = self.end(&mut state, recorded, outcome.exit_code());
-        let matters = self.directory != Path::new(DIRECTORY) || rustix::process::geteuid().is_root();
+        // Who compares has the answer before him.
+        let matters = state.record.kind == RunKind::Sync
+            && (self.directory != Path::new(DIRECTORY) || rustix::process::geteuid().is_root());
         if outcome.exit_code() == 0 && !written && matters { Outcome::Unrecorded } else { outcome }
     }
 

@@ -4,13 +4,12 @@
 //! two files that pass for one profile, or one that passes for two; so all of them go by [`profiles::kept_name`].
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use syncore::record::{History, RecordError, Standing, Store, standings};
-use syncore::tree::{escape, unescape};
+use syncore::tree::escape;
 
 use crate::error::CommandError;
 use crate::profiles;
@@ -65,12 +64,6 @@ pub(crate) fn now_seconds() -> u64 {
 pub(crate) fn standby_name(root: &Path) -> String {
     let path = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
     escape(path.as_os_str().as_encoded_bytes())
-}
-
-/// How old the standby of a profile may become, in seconds, by what the profile says now; none when it does not say.
-pub(crate) fn rpo_seconds(profile: &str) -> Result<Option<u64>, CommandError> {
-    let name = unescape(profile).map_or_else(|| OsString::from(profile), OsString::from_vec);
-    Ok(profiles::load(&name)?.schedule.rpo.map(|rpo| rpo.as_secs()))
 }
 
 /// Which standbys are asked about.

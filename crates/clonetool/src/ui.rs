@@ -12,6 +12,7 @@ mod progress;
 pub(crate) mod summary;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -362,11 +363,15 @@ fn itemized(item: &Item) -> String {
 
 /// An end of a run for people.
 pub(crate) fn place(location: &Location) -> String {
-    let path = |path: &std::path::Path| escape(path.as_os_str().as_encoded_bytes());
     match location {
-        Location::Local(root) => path(root),
-        Location::Remote(remote, root) => format!("{}:{}", escape(remote.host.as_bytes()), path(root)),
+        Location::Local(root) => escape(root.as_os_str().as_encoded_bytes()),
+        Location::Remote(remote, root) => on_host(&remote.host, root),
     }
+}
+
+/// A directory on another host for people.
+pub(crate) fn on_host(host: &str, root: &Path) -> String {
+    format!("{}:{}", escape(host.as_bytes()), escape(root.as_os_str().as_encoded_bytes()))
 }
 
 /// A panic elsewhere leaves no half-done state in what these locks guard.

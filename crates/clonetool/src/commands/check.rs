@@ -12,14 +12,15 @@ use syncore::record::{Age, History, Standing};
 
 use crate::error::CommandError;
 use crate::health::{self, Health, Limits, one_line};
-use crate::records::{self, Selection, now_seconds};
+use crate::outlook::Outlook;
+use crate::records::{Selection, now_seconds};
 use crate::ui;
 
 /// Tell monitoring whether the standbys are young enough
 ///
 /// One line and the exit codes of the Monitoring Plugins guidelines: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. A standby is
-/// as old as the beginning of its last good run. It is CRITICAL beyond the profile's schedule.rpo, and WARNING beyond
-/// four fifths of it or when the last run did not end well.
+/// as old as the beginning of its last good run. It is CRITICAL beyond the profile's schedule.rpo or when it was rolled
+/// back, and WARNING beyond four fifths of the RPO, when the last run did not end well, or when scheduled runs are missing.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArguments {
     #[command(flatten)]
@@ -72,8 +73,9 @@ impl CheckArguments {
         let mut answers = Vec::new();
         let mut performance = Vec::new();
         for standing in &standings {
-            let (limits, unreadable) = self.limits(standing.profile);
-            let (mut health, mut text) = health::judge(standing, limits, now);
+            let outlook = Outlook::of(standing, now);
+            let (limits, unreadable) = self.limits(&outlook);
+            let (mut health, mut text) = health::assess(standing, &outlook, limits, now);
             if let Some(reason) = unreadable {
                 health = health.max(Health::Unknown);
                 text = format!("{text}: {reason}");
@@ -81,6 +83,7 @@ impl CheckArguments {
             let name = name(standing);
             answers.push((health, format!("{name}: {text}")));
             performance.push(performance_data(&name, standing.age(now), limits));
+            performance.extend(outlook.missed().map(|missed| missed_data(&name, missed)));
         }
         answers.extend(without.iter().map(|name| (Health::Unknown, format!("{name}: no run is recorded"))));
         answers.extend(self.whole(&history, answers.is_empty()));
@@ -106,12 +109,13 @@ impl CheckArguments {
     }
 
     /// The limits of a profile, and why they cannot be known.
-    fn limits(&self, profile: &str) -> (Limits, Option<String>) {
+    fn limits(&self, outlook: &Outlook) -> (Limits, Option<String>) {
         let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs());
         let warning = seconds(self.warning);
-        match (self.critical, records::rpo_seconds(profile)) {
+        match (self.critical, &outlook.profile) {
             (Some(critical), _) => (Limits::new(warning, Some(critical.as_secs())), None),
-            (None, Ok(rpo)) => {
+            (None, Ok(_)) => {
+                let rpo = outlook.rpo_seconds();
                 let none =
                     rpo.is_none().then(|| "the profile has no schedule.rpo; give --critical".to_owned());
                 (Limits::new(warning, rpo), none)
@@ -131,10 +135,20 @@ pub(super) fn name(standing: &Standing<'_>) -> String {
 
 /// `'label'=value[UOM];[warn];[crit];[min];[max]`; a value that cannot be told is `U`.
 fn performance_data(name: &str, age: Age, limits: Limits) -> String {
-    let label: String = name.chars().map(|c| if matches!(c, '=' | '|' | '\'') { '_' } else { c }).collect();
+    let label = label(name);
     let Age::Seconds(age) = age else { return format!("'{label}'=U") };
     let limit = |limit: Option<u64>| limit.map(|seconds| seconds.to_string()).unwrap_or_default();
     format!("'{label}'={age}s;{};{};0", limit(limits.warning_seconds), limit(limits.critical_seconds))
+}
+
+/// The same of runs that did not begin: one is enough for a warning.
+fn missed_data(name: &str, missed: usize) -> String {
+    format!("'{} missed'={missed};0;;0", label(name))
+}
+
+/// What has no meaning of its own in performance data.
+fn label(name: &str) -> String {
+    name.chars().map(|c| if matches!(c, '=' | '|' | '\'') { '_' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -148,5 +162,6 @@ mod tests {
         assert_eq!(performance_data("p", Age::Seconds(5), Limits::default()), "'p'=5s;;;0");
         assert_eq!(performance_data("a='|b", Age::Never, limits), "'a___b'=U");
         assert_eq!(performance_data("p", Age::Ahead(1), limits), "'p'=U");
+        assert_eq!(missed_data("p", 2), "'p missed'=2;0;;0");
     }
 }

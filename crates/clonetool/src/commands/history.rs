@@ -22,7 +22,7 @@ use crate::ui::log::utc;
 use crate::ui::summary::seconds;
 use crate::ui::{self, alert};
 
-/// List the runs of sync, rollback and recover, the latest first, or show one
+/// List the runs of sync, rollback, recover and verify, the latest first, or show one
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArguments {
     /// List runs of this profile
@@ -51,7 +51,7 @@ pub(crate) struct HistoryArguments {
 enum Ending {
     /// Done, without a problem
     Ok,
-    /// Done, but some paths keep their old state
+    /// Done, but some paths keep their old state, or something differs
     Problems,
     /// Not begun: a gate or limit said no, or another run was at work
     Refused,
@@ -62,8 +62,8 @@ enum Ending {
 impl Ending {
     const fn of(outcome: Recorded) -> Self {
         match outcome {
-            Recorded::InSync | Recorded::Done => Self::Ok,
-            Recorded::Problems => Self::Problems,
+            Recorded::InSync | Recorded::Done | Recorded::Equal => Self::Ok,
+            Recorded::Problems | Recorded::Differences => Self::Problems,
             Recorded::Refused | Recorded::Suspended | Recorded::Busy => Self::Refused,
             Recorded::Unfinished
             | Recorded::Interrupted
@@ -118,12 +118,18 @@ fn list(runs: &[&Record], more: usize) -> String {
     for record in runs {
         let to = record.destination.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
         let took = seconds(Duration::try_from_secs_f64(record.elapsed_seconds).unwrap_or_default());
-        let came = record.counts.as_ref().map(|counts| format!("; {}", changes(counts))).unwrap_or_default();
+        let came = match (&record.counts, record.kind) {
+            (None, _) => String::new(),
+            (Some(_), RunKind::Verify) if record.outcome == Recorded::Equal => String::new(),
+            (Some(counts), RunKind::Verify) => format!("; to make it equal: {}", changes(counts)),
+            (Some(counts), _) => format!("; {}", changes(counts)),
+        };
         let state = record.generation.map(|state| format!("; state {state}")).unwrap_or_default();
         let kind = match record.kind {
             RunKind::Sync => "",
             RunKind::Rollback => "rollback of ",
             RunKind::Recovery => "recovery of ",
+            RunKind::Verify => "verify of ",
         };
         let (run, began, profile) = (record.run, utc(record.started_seconds), harmless(&record.profile));
         let ending = ending(record);
@@ -159,7 +165,7 @@ fn whole(record: &Record) -> String {
     line("run", &record.run.to_string());
     line("kind", record.kind.word());
     line("profile", &record.profile);
-    if record.kind == RunKind::Sync {
+    if matches!(record.kind, RunKind::Sync | RunKind::Verify) {
         line("from", record.source.as_deref().unwrap_or(unknown));
     }
     line("to", record.destination.as_deref().unwrap_or(unknown));

@@ -12,7 +12,8 @@ use clap::Args;
 use syncore::record::{Age, Record, Standing, replace_file};
 
 use crate::error::CommandError;
-use crate::records::{self, Selection, now_seconds};
+use crate::outlook::Outlook;
+use crate::records::{Selection, now_seconds};
 use crate::run::Outcome;
 use crate::ui;
 
@@ -33,11 +34,10 @@ impl MetricsArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
         let history = self.selection.read()?;
         let (standings, _) = self.selection.standings(&history);
-        let figures: Vec<(Standing<'_>, Option<u64>)> = standings
-            .into_iter()
-            .map(|standing| (standing, records::rpo_seconds(standing.profile).ok().flatten()))
-            .collect();
-        let text = exposition(&figures, history.damaged.len(), now_seconds());
+        let now = now_seconds();
+        let figures: Vec<(Standing<'_>, Outlook)> =
+            standings.into_iter().map(|standing| (standing, Outlook::of(&standing, now))).collect();
+        let text = exposition(&figures, history.damaged.len(), now);
         match &self.output {
             Some(path) => replace_file(path, text.as_bytes())?,
             None => ui::print(&text)?,
@@ -47,9 +47,9 @@ impl MetricsArguments {
 }
 
 /// A metric: its name, what it is, and its value, if there is one.
-type Metric = (&'static str, &'static str, fn(&Standing<'_>, Option<u64>, u64) -> Option<f64>);
+type Metric = (&'static str, &'static str, fn(&Standing<'_>, &Outlook, u64) -> Option<f64>);
 
-const METRICS: [Metric; 9] = [
+const METRICS: [Metric; 13] = [
     (
         "clonetool_last_success_timestamp_seconds",
         "When the last run began that left the standby in sync; 0: never, or a clock is wrong.",
@@ -85,7 +85,30 @@ const METRICS: [Metric; 9] = [
     ("clonetool_refused_runs", "Runs that were refused since the last success.", |standing, _, _| {
         Some(figure(standing.refused_since_good))
     }),
-    ("clonetool_rpo_seconds", "How old the standby may be, by its profile.", |_, rpo, _| rpo.map(figure)),
+    ("clonetool_rpo_seconds", "How old the standby may be, by its profile.", |_, outlook, _| {
+        outlook.rpo_seconds().map(figure)
+    }),
+    ("clonetool_next_run_timestamp_seconds", "When the next scheduled run is due.", |_, outlook, _| {
+        u64::try_from(outlook.next()?).ok().map(figure)
+    }),
+    (
+        "clonetool_missed_runs",
+        "Scheduled runs that did not begin since the last one that did.",
+        |_, outlook, _| outlook.missed().map(|missed| figure(missed as u64)),
+    ),
+    (
+        "clonetool_suspended",
+        "Whether the standby was rolled back and no run was good since, or none may run.",
+        |standing, outlook, _| {
+            let waits = outlook.root.as_ref().is_some_and(|root| root.state.suspended);
+            Some(if waits || standing.rolled_back.is_some() { 1.0 } else { 0.0 })
+        },
+    ),
+    (
+        "clonetool_generation",
+        "The state that the standby is in, as far as is known.",
+        |standing, outlook, _| outlook.generation(standing).map(figure),
+    ),
 ];
 
 /// Of a run that ended early it is not known.
@@ -99,12 +122,12 @@ fn figure(value: u64) -> f64 {
     value as f64
 }
 
-fn exposition(figures: &[(Standing<'_>, Option<u64>)], damaged: usize, now_seconds: u64) -> String {
+fn exposition(figures: &[(Standing<'_>, Outlook)], damaged: usize, now_seconds: u64) -> String {
     let mut text = String::new();
     for (name, help, value) in METRICS {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
-        for (standing, rpo) in figures {
-            if let Some(value) = value(standing, *rpo, now_seconds) {
+        for (standing, outlook) in figures {
+            if let Some(value) = value(standing, outlook, now_seconds) {
                 let _ = writeln!(text, "{name}{} {value}", labels(standing));
             }
         }
@@ -127,6 +150,7 @@ fn labels(standing: &Standing<'_>) -> String {
 mod tests {
     use std::time::Duration;
 
+    use syncore::profile::Profile;
     use syncore::record::{Outcome as Recorded, RunId, RunKind, standings};
 
     use super::*;
@@ -144,11 +168,17 @@ mod tests {
         record
     }
 
+    fn outlook(schedule: &str) -> Outlook {
+        let text = format!("[schedule]\n{schedule}\n");
+        let profile = Profile::parse("p.toml", &text, &|_| None).unwrap();
+        Outlook { profile: Ok(profile), due: None, root: None }
+    }
+
     #[test]
     fn label_values_are_escaped_and_each_metric_says_what_it_is() {
         let records = [run(5, Recorded::InSync)];
         let standing = standings(&records)[0];
-        let text = exposition(&[(standing, Some(93_600))], 2, 10);
+        let text = exposition(&[(standing, outlook("rpo = \"26h\""))], 2, 10);
         let labels = r#"{profile="a\"b\\c\nd",source="/",destination="s:/"}"#;
         assert!(text.contains(&format!("clonetool_last_success_timestamp_seconds{labels} 5\n")), "{text}");
         assert!(text.contains(&format!("clonetool_rpo_seconds{labels} 93600\n")), "{text}");
@@ -161,7 +191,7 @@ mod tests {
     fn what_was_never_good_or_cannot_be_told_is_older_than_any_limit() {
         for (outcome, now) in [(Recorded::Problems, 10), (Recorded::InSync, 0)] {
             let records = [run(1000, outcome)];
-            let text = exposition(&[(standings(&records)[0], None)], 0, now);
+            let text = exposition(&[(standings(&records)[0], outlook(""))], 0, now);
             let line = text.lines().find(|line| line.starts_with("clonetool_last_success"));
             assert!(line.is_some_and(|line| line.ends_with("} 0")), "{text}");
             assert!(!text.contains("clonetool_rpo_seconds{"));

@@ -4,11 +4,14 @@ use std::ffi::OsString;
 
 use clap::Args;
 use syncore::profile::Profile;
+use syncore::record::RunKind;
 use syncore::session::{Job, Options};
 
 use crate::arguments::{ConnectionOptions, OutputOptions, Place, ScopeOptions};
 use crate::error::CommandError;
 use crate::profiles;
+use crate::recorder::Recorder;
+use crate::records::RecordsOptions;
 use crate::run::{self, Outcome, Purpose};
 
 /// Compare content and metadata, and change nothing
@@ -38,11 +41,17 @@ pub(crate) struct VerifyArguments {
     connection: ConnectionOptions,
     #[command(flatten)]
     output: OutputOptions,
+    #[command(flatten)]
+    records: RecordsOptions,
 }
 
 impl VerifyArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
-        run::execute(Purpose::Verify, &self.output, |_| self.job().map(Into::into))
+        let recorder = self.profile.as_deref().map(|profile| {
+            let name = profiles::kept_name(profile);
+            Recorder::begin(&self.records, RunKind::Verify, &name, self.scope.any())
+        });
+        run::execute_recorded(Purpose::Verify, &self.output, recorder, |_| self.job().map(Into::into))
     }
 
     fn job(&self) -> Result<Job, CommandError> {

@@ -43,6 +43,8 @@ pub enum RunKind {
     Rollback,
     /// To complete or revert a run that was interrupted.
     Recovery,
+    /// To say what differs.
+    Verify,
 }
 
 impl RunKind {
@@ -53,6 +55,7 @@ impl RunKind {
             Self::Sync => "sync",
             Self::Rollback => "rollback",
             Self::Recovery => "recovery",
+            Self::Verify => "verify",
         }
     }
 }
@@ -67,7 +70,11 @@ pub enum Outcome {
     InSync,
     /// The same, without waiting for stable storage.
     Done,
-    /// Done, but some paths keep their old state.
+    /// Of a verification: nothing differs.
+    Equal,
+    /// Of a verification: something differs.
+    Differences,
+    /// Done, but some paths keep their old state; of a verification, could not be compared.
     Problems,
     /// A human has to decide; nothing was changed.
     Refused,
@@ -93,6 +100,8 @@ impl Outcome {
             Self::Unfinished => "unfinished",
             Self::InSync => "in-sync",
             Self::Done => "done",
+            Self::Equal => "equal",
+            Self::Differences => "differences",
             Self::Problems => "problems",
             Self::Refused => "refused",
             Self::Suspended => "suspended",
@@ -224,6 +233,9 @@ pub struct Record {
     /// The state of the standby that the run led to; none when it changed nothing, or path by path.
     #[serde(default)]
     pub generation: Option<u64>,
+    /// Whether the destination has an identity of its own.
+    #[serde(default)]
+    pub standby: bool,
     /// Of a rollback the states whose runs it undid, the latest first.
     #[serde(default)]
     pub undone: Vec<u64>,
@@ -262,6 +274,7 @@ impl Record {
             plan: None,
             tree: None,
             generation: None,
+            standby: false,
             undone: Vec::new(),
             counts: None,
             phases: Vec::new(),

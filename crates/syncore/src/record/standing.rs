@@ -31,6 +31,8 @@ pub struct Standing<'a> {
     pub rolled_back: Option<&'a Record>,
     /// The last recovery since the last good sync.
     pub recovered: Option<&'a Record>,
+    /// The last verification that came to its end.
+    pub verified: Option<&'a Record>,
     /// The last state of the standby that is known.
     pub generation: Option<u64>,
     /// How many syncs were refused since the last good one, or at all.
@@ -72,6 +74,7 @@ impl<'a> Standing<'a> {
             last_good: None,
             rolled_back: None,
             recovered: None,
+            verified: None,
             generation: None,
             refused_since_good: 0,
         }
@@ -109,6 +112,10 @@ impl<'a> Standing<'a> {
     }
 }
 
+fn is_verdict(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Equal | Outcome::Differences | Outcome::Problems)
+}
+
 /// Every pair of ends of every profile that was synced in `records`, which are in the order in which the runs began.
 #[must_use]
 pub fn standings(records: &[Record]) -> Vec<Standing<'_>> {
@@ -129,7 +136,7 @@ pub fn standings(records: &[Record]) -> Vec<Standing<'_>> {
     let standing = |(profile, source, destination): Subject<'_>| {
         let is_own = |record: &&Record| match record.kind {
             _ if record.profile != profile => false,
-            RunKind::Sync => {
+            RunKind::Sync | RunKind::Verify => {
                 let ends = (record.source.as_deref(), record.destination.as_deref());
                 ends == (source, destination) || !knows_ends(record)
             }
@@ -142,6 +149,8 @@ pub fn standings(records: &[Record]) -> Vec<Standing<'_>> {
                 RunKind::Sync => standing.sync(record),
                 RunKind::Rollback => standing.rollback(record),
                 RunKind::Recovery => standing.recovered = Some(record),
+                RunKind::Verify if is_verdict(record.outcome) => standing.verified = Some(record),
+                RunKind::Verify => {}
             }
             standing.generation = record.generation.or(standing.generation);
         }
@@ -213,6 +222,8 @@ mod tests {
             (Outcome::Unfinished, false),
             (Outcome::InSync, true),
             (Outcome::Done, false),
+            (Outcome::Equal, false),
+            (Outcome::Differences, false),
             (Outcome::Problems, false),
             (Outcome::Refused, false),
             (Outcome::Suspended, false),
@@ -317,5 +328,20 @@ mod tests {
         assert_eq!((standing.age(5), standing.generation), (Age::Seconds(4), Some(7)));
         assert_eq!(standing.last_ended.map(|record| record.outcome), Some(Outcome::Failed));
         assert_eq!(standing.recovered.map(|record| record.started_seconds), Some(3));
+    }
+
+    #[test]
+    fn a_verification_is_no_sync_and_one_that_failed_says_nothing() {
+        let verify =
+            |started, outcome| Record { kind: RunKind::Verify, ..run(started, "p", Some("s:/"), outcome) };
+        let records = [
+            run(1, "p", Some("s:/"), Outcome::InSync),
+            verify(2, Outcome::Differences),
+            verify(3, Outcome::Peer),
+        ];
+        let standing = standings(&records)[0];
+        assert_eq!(standing.verified.map(|record| record.started_seconds), Some(2));
+        assert_eq!((standing.last.started_seconds, standing.age(5)), (1, Age::Seconds(4)));
+        assert!(standings(&records[1..]).is_empty());
     }
 }

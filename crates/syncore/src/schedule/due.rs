@@ -12,6 +12,8 @@ use super::Calendar;
 /// once within a day; all zones of the time zone database keep to that, but for a few days before 1950.
 pub type Offset<'a> = &'a dyn Fn(i64) -> i32;
 
+/// How late a run may begin at most before it is missing.
+const LATE_SECONDS: i64 = 3600;
 const MINUTE: i64 = 60;
 const DAY: i64 = 86_400;
 
@@ -54,6 +56,16 @@ impl Calendar {
     pub fn missed(&self, after: i64, until: i64, limit: usize, offset: Offset<'_>) -> usize {
         let next = |last: &i64| self.next_due(*last, offset);
         std::iter::successors(next(&after), next).take_while(|due| *due <= until).take(limit).count()
+    }
+
+    /// How many runs are missing at `now` when the last one began at `after`. A run may begin late, by half the time between
+    /// the next two and an hour at most: whatever starts it may delay it. Counting ends at `limit`.
+    #[must_use]
+    pub fn overdue(&self, after: i64, now: i64, limit: usize, offset: Offset<'_>) -> usize {
+        let next = self.next_due(now, offset);
+        let between = next.and_then(|next| Some(self.next_due(next, offset)? - next));
+        let late = between.map_or(LATE_SECONDS, |between| (between / 2).min(LATE_SECONDS));
+        self.missed(after, now - late, limit, offset)
     }
 
     /// Whether a change of the clocks must neither drop nor double it.

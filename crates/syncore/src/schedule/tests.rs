@@ -89,6 +89,29 @@ fn the_next_moment_is_after_the_given_one() {
 }
 
 #[test]
+fn a_run_is_missing_when_half_the_time_to_the_next_is_over_and_an_hour_at_most() {
+    let count = |text: &str, after, now| calendar(text).overdue(after, now, 100, &|_| 0);
+    let table = [
+        ("30 2 * * *", moment(0, 2, 30), moment(1, 3, 30) - 1, 0),
+        ("30 2 * * *", moment(0, 2, 30), moment(1, 3, 30), 1),
+        ("30 2 * * *", moment(0, 2, 30), moment(3, 12, 0), 3),
+        // By hand, before it was due; and it was not due since.
+        ("30 2 * * *", moment(1, 2, 0), moment(1, 3, 29), 0),
+        ("30 2 * * *", moment(1, 2, 0), moment(1, 3, 30), 1),
+        ("30 2 * * *", moment(1, 2, 45), moment(1, 23, 0), 0),
+        ("5 * * * *", moment(0, 0, 5), moment(0, 1, 34), 0),
+        ("5 * * * *", moment(0, 0, 5), moment(0, 1, 35), 1),
+        ("*/10 * * * *", moment(0, 0, 0), moment(0, 0, 14), 0),
+        ("*/10 * * * *", moment(0, 0, 0), moment(0, 0, 15), 1),
+        ("* * * * *", moment(0, 0, 0), moment(9, 0, 0), 100),
+        ("30 2 * * *", moment(5, 0, 0), moment(0, 0, 0), 0),
+    ];
+    for (text, after, now, expected) in table {
+        assert_eq!(count(text, after, now), expected, "{text} from {after} to {now}");
+    }
+}
+
+#[test]
 fn missed_runs_are_counted_up_to_a_limit() {
     let hourly = calendar("5 * * * *");
     let utc: Offset<'_> = &|_| 0;

@@ -45,7 +45,7 @@ pub(crate) use agree::{open_root, reaches};
 pub use examine::surroundings;
 pub use job::{AgentLimits, Approval, Initiator, Job, Location, Options, Report, SessionError};
 pub(crate) use receiver::lock_root;
-pub use restore::{generations, recover, resume, roll_back};
+pub use restore::{State, generations, recover, resume, roll_back, state};
 
 /// Runs `job` to its end and says what was done.
 ///

@@ -18,6 +18,31 @@ use crate::session::{SessionError, agree};
 use crate::tree::RelPath;
 use crate::wire::Recovery;
 
+/// What a standby root says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// The state that it is in; 0 before the first run that changed everything or nothing.
+    pub generation: u64,
+    /// Whether it was rolled back, and no run may change it until [`resume`].
+    pub suspended: bool,
+    /// Whether a run has begun to change it and is not complete: it is at work, or was interrupted.
+    pub interrupted: bool,
+}
+
+/// What the root at `path` says of itself. Nothing is locked or changed.
+///
+/// # Errors
+/// [`SessionError`] when it cannot be opened, or what is kept cannot be read.
+pub fn state(path: &Path) -> Result<State, SessionError> {
+    let root = agree::open_root(path, "standby")?;
+    let told = |error: std::io::Error| fatal("read the standby's state", &error);
+    Ok(State {
+        generation: apply::generation(&root).map_err(told)?,
+        suspended: apply::suspended(&root).map_err(told)?.is_some(),
+        interrupted: apply::is_interrupted(&root).map_err(told)?,
+    })
+}
+
 /// Completes or reverts what an interrupted run left in the root at `path`; production is not needed.
 ///
 /// # Errors

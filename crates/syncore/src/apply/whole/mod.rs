@@ -24,7 +24,9 @@ use rustix::io::Errno;
 
 pub(crate) use areas::{Areas, ELSEWHERE, PLAIN_HOME, has_areas};
 pub use back::{Back, roll_back};
-pub use recover::{Generation, Recovered, generations, is_interrupted, recover, suspended, unsuspend};
+pub use recover::{
+    Generation, Recovered, generation, generations, is_interrupted, recover, suspended, unsuspend,
+};
 
 use super::directory::Directory;
 use super::stage::Staged;

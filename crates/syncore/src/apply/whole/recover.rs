@@ -158,6 +158,18 @@ pub fn is_interrupted(root: &Root) -> io::Result<bool> {
     Ok(interrupted(root)?.is_some())
 }
 
+/// The state that `root` is in; 0 before the first run that changed everything or nothing.
+///
+/// # Errors
+/// When that cannot be told.
+pub fn generation(root: &Root) -> io::Result<u64> {
+    match root.open_directory(&home(root)?) {
+        Ok(home) => current(&home),
+        Err(Errno::NOENT) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The states that `root` can be gone back from, the latest last.
 ///
 /// # Errors
