@@ -31,5 +31,6 @@ mod regressions;
 mod rooms;
 mod schedule;
 mod status;
+mod unattended;
 mod whole;
 mod work;

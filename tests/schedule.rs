@@ -53,7 +53,7 @@ fn a_crontab_is_written_once_and_taken_away_whole() {
         read(&file),
         "# Written by `clonetool schedule install`; `clonetool schedule remove ours` takes it away.\n\
          SHELL=/bin/sh\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         30 2 * * * backup /usr/local/bin/clonetool sync /etc/clonetool/ours.toml -q\n"
+         30 2 * * * backup /usr/local/bin/clonetool sync /etc/clonetool/ours.toml -q --syslog\n"
     );
     assert_eq!(fs::metadata(&file).expect("stat").permissions().mode() & 0o7777, 0o644);
     let before = fs::metadata(&file).expect("stat").modified().expect("a time");
@@ -151,7 +151,7 @@ fn the_shell_gets_the_words_that_were_meant() {
     // As cron does before it calls the shell.
     assert!(!command.replace("\\%", "").contains('%'), "{command}");
     let words = run("sh", ["-c", &format!("printf '%s\\n' {}", command.replace("\\%", "%"))]);
-    assert_eq!(words, format!("sync\n/{odd}\n-q\n"));
+    assert_eq!(words, format!("sync\n/{odd}\n-q\n--log-dir\n/var/log/clonetool\n--syslog\n"));
     let solaris = schedule("show", &root.join(odd), &root, &["--solaris"]).expect_code(0).stdout;
     let line = solaris.lines().find(|line| line.starts_with("0 0 * * * PATH=")).expect("a line");
     assert!(line.ends_with(&command), "{line}");

@@ -39,6 +39,13 @@ impl LocalTime {
         Timestamp::from_second(moment).map_or(0, |moment| self.0.to_offset(moment).seconds())
     }
 
+    /// A moment as syslog has it (RFC 3164, 4.1.2): `Nov  2 02:30:05`.
+    pub(crate) fn stamp(&self, moment: i64) -> String {
+        let shown =
+            |moment: Timestamp| moment.to_zoned(self.0.clone()).strftime("%b %e %H:%M:%S").to_string();
+        Timestamp::from_second(moment).map(shown).unwrap_or_default()
+    }
+
     /// A moment for people: `Sun 2026-11-22 02:30 UTC`.
     pub(crate) fn shown(&self, moment: i64) -> String {
         let shown =
@@ -63,6 +70,7 @@ mod tests {
         let utc = LocalTime::of(root.path()).unwrap();
         assert_eq!(utc.ahead(1_700_000_000), 0);
         assert_eq!(utc.shown(1_700_000_000), "Tue 2023-11-14 22:13 UTC");
+        assert_eq!(utc.stamp(1_699_000_000), "Nov  3 08:26:40");
         fs::create_dir(root.path().join("etc")).unwrap();
         fs::write(root.path().join("etc/localtime"), "Europe/Berlin").unwrap();
         let error = LocalTime::of(root.path()).err().unwrap();

@@ -8,6 +8,7 @@
 mod arguments;
 mod authorized_keys;
 mod commands;
+mod day_log;
 mod error;
 mod gates;
 mod health;
@@ -21,7 +22,9 @@ mod profiles;
 mod recorder;
 mod records;
 mod run;
+mod syslog;
 mod ui;
+mod unattended;
 
 use std::process::ExitCode;
 

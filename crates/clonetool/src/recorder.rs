@@ -25,6 +25,7 @@ use crate::gates::Moment;
 use crate::records::{DIRECTORY, RecordsOptions, now_seconds, since_epoch};
 use crate::run::Outcome;
 use crate::ui;
+use crate::unattended::{Unattended, UnattendedOptions};
 
 /// Writes the record of one run.
 pub(crate) struct Recorder {
@@ -33,6 +34,7 @@ pub(crate) struct Recorder {
     began: Duration,
     started: Instant,
     state: Mutex<State>,
+    unattended: Unattended,
 }
 
 struct State {
@@ -49,7 +51,14 @@ impl Recorder {
         let mut record = new_record(began, kind, profile);
         record.partial = partial;
         let state = Mutex::new(State { record, phase: None, told: false });
-        Self { directory: options.directory().to_owned(), began, started: Instant::now(), state }
+        let unattended = Unattended::default();
+        Self { directory: options.directory().to_owned(), began, started: Instant::now(), state, unattended }
+    }
+
+    /// Tells what nobody watches as `options` say.
+    #[must_use]
+    pub(crate) fn telling(self, options: &UnattendedOptions) -> Self {
+        Self { unattended: Unattended::new(options.clone()), ..self }
     }
 
     /// The ends are known, where there is one: from now on the run leaves a trace, however it ends.
@@ -58,6 +67,7 @@ impl Recorder {
         state.record.source = source.map(str::to_owned);
         state.record.destination = Some(destination.to_owned());
         self.write(&mut state);
+        self.unattended.began(&state.record);
     }
 
     /// Before the run began, an interrupted one was completed: that has a record of its own.
@@ -95,7 +105,8 @@ impl Recorder {
 
     /// What a gate answered.
     pub(crate) fn gate(&self, gate: &Gate, answer: &Answer, moment: Moment) {
-        self.state().record.gate(GateAnswer {
+        let mut state = self.state();
+        state.record.gate(GateAnswer {
             name: gate.name.clone(),
             kind: gate.check.kind().to_owned(),
             moment: moment.word().to_owned(),
@@ -103,6 +114,10 @@ impl Recorder {
             evidence: answer.evidence.clone(),
             elapsed_seconds: answer.elapsed.as_secs_f64(),
         });
+        // As it is kept.
+        if let Some(answer) = state.record.gates.last() {
+            self.unattended.gate(answer);
+        }
     }
 
     /// The plan is made; of two, the first that has anything in it is that of the run.
@@ -141,11 +156,7 @@ impl Recorder {
             Outcome::Differences => Recorded::Differences,
             _ => Recorded::Done,
         };
-        let written = self.end(&mut state, recorded, outcome.exit_code());
-        // Who compares has the answer before him.
-        let matters = state.record.kind == RunKind::Sync
-            && (self.directory != Path::new(DIRECTORY) || rustix::process::geteuid().is_root());
-        if outcome.exit_code() == 0 && !written && matters { Outcome::Unrecorded } else { outcome }
+        if self.end(&mut state, recorded, outcome.exit_code()) { outcome } else { Outcome::Unrecorded }
     }
 
     /// The run ended early.
@@ -164,6 +175,7 @@ impl Recorder {
         self.end(&mut state, outcome, error.exit_code());
     }
 
+    /// Ends the record, and tells who is to be told; false when the run is not well because it is not recorded.
     fn end(&self, state: &mut State, outcome: Recorded, exit_code: u8) -> bool {
         state.end_phase();
         let record = &mut state.record;
@@ -179,7 +191,16 @@ impl Recorder {
                 state.tell(&error);
             }
         }
-        written
+        // Who compares has the answer before him, and who is not root no place of his own.
+        let matters = state.record.kind == RunKind::Sync
+            && (self.directory != Path::new(DIRECTORY) || rustix::process::geteuid().is_root());
+        let well = written || exit_code != 0 || !matters;
+        if !well {
+            state.record.exit_code = Some(Outcome::Unrecorded.exit_code());
+            state.record.explain("no record of it could be written", &[]);
+        }
+        self.unattended.ended(&state.record);
+        well
     }
 
     /// Writes the record as it is; says whether it could.

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use syncore::profile::parse_duration;
-use syncore::record::{Counts, Outcome as Recorded, Record, RunId, RunKind};
+use syncore::record::{Outcome as Recorded, Record, RunId, RunKind};
 
 use crate::error::{CommandError, harmless};
 use crate::health::{ending, one_line};
@@ -121,8 +121,8 @@ fn list(runs: &[&Record], more: usize) -> String {
         let came = match (&record.counts, record.kind) {
             (None, _) => String::new(),
             (Some(_), RunKind::Verify) if record.outcome == Recorded::Equal => String::new(),
-            (Some(counts), RunKind::Verify) => format!("; to make it equal: {}", changes(counts)),
-            (Some(counts), _) => format!("; {}", changes(counts)),
+            (Some(counts), RunKind::Verify) => format!("; to make it equal: {}", counts.words()),
+            (Some(counts), _) => format!("; {}", counts.words()),
         };
         let state = record.generation.map(|state| format!("; state {state}")).unwrap_or_default();
         let kind = match record.kind {
@@ -143,16 +143,6 @@ fn list(runs: &[&Record], more: usize) -> String {
         }
     }
     text
-}
-
-/// What a run did, in words.
-fn changes(counts: &Counts) -> String {
-    let Counts { created, updated, metadata_only, moved, deleted, .. } = *counts;
-    let words = ["created", "updated", "metadata only", "moved", "deleted"];
-    let counts = [created, updated, metadata_only, moved, deleted].into_iter().zip(words);
-    let counts: Vec<String> =
-        counts.filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
-    if counts.is_empty() { "nothing to do".to_owned() } else { counts.join(", ") }
 }
 
 /// Everything that is recorded of a run.
@@ -196,7 +186,7 @@ fn whole(record: &Record) -> String {
         line("tree", tree);
     }
     if let Some(counts) = &record.counts {
-        line("changes", &changes(counts));
+        line("changes", &counts.words());
         let (scanned, protected) = (counts.entries_scanned, counts.protected);
         line("scanned", &format!("{scanned} entries on both ends, {protected} protected on the standby"));
         let (sent, found) = (HumanBytes(counts.literal_bytes), HumanBytes(counts.copied_bytes));

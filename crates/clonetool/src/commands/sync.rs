@@ -17,6 +17,7 @@ use crate::recorder::Recorder;
 use crate::records::RecordsOptions;
 use crate::run::{self, Outcome, Purpose, Undertaking};
 use crate::ui::Ui;
+use crate::unattended::UnattendedOptions;
 
 /// Bring a standby up to date under a profile
 ///
@@ -34,6 +35,8 @@ pub(crate) struct SyncArguments {
     /// Run exactly the plan with this id, as it was printed and read, whatever it deletes
     #[arg(long, value_name = "PLAN-ID")]
     approve: Option<String>,
+    #[command(flatten)]
+    unattended: UnattendedOptions,
     #[command(flatten)]
     records: RecordsOptions,
 }
@@ -71,7 +74,8 @@ impl SyncArguments {
             RunKind::Sync,
             &profiles::kept_name(&self.what.profile.profile),
             self.what.scope.any(),
-        );
+        )
+        .telling(&self.unattended);
         self.what.run(Purpose::Change, lifted, Some(recorder))
     }
 }

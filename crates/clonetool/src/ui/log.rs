@@ -19,14 +19,14 @@ use super::{complain, lock};
 use crate::error::CommandError;
 
 /// A log file, open for appending.
-pub(super) struct Log {
+pub(crate) struct Log {
     file: Mutex<File>,
     failed: AtomicBool,
 }
 
 impl Log {
     /// Opens or makes the file.
-    pub(super) fn open(path: &Path) -> Result<Self, CommandError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, CommandError> {
         let no_follow = OFlags::NOFOLLOW.bits().cast_signed();
         let file =
             OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(no_follow).open(path);
@@ -40,7 +40,7 @@ impl Log {
     }
 
     /// Appends a line, which is already escaped, with the time and the process.
-    pub(super) fn line(&self, text: &str) {
+    pub(crate) fn line(&self, text: &str) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let line = format!("{} clonetool[{}] {text}\n", utc(now), std::process::id());
         // One write a line: with O_APPEND, runs that share a log do not tear each other's lines.

@@ -4,11 +4,12 @@
 //! read from what the runs themselves left behind. What can go wrong: a run that leaves nothing and looks like no run
 //! at all, so a record is there from the moment the run knows its ends, says [`Outcome::Unfinished`], and is replaced
 //! at the end; a record that grows without limit with what a peer or a gate says, so every text and list in it is
-//! bounded; a secret, so there is no place in it for options, environment or arguments.
+//! bounded; a secret, so there is no place in it for options, environment or arguments, and what others say is masked.
 //!
 //! Times are seconds since the epoch by the clock of the host that ran. Nothing here asks for the time: whoever calls
 //! passes it.
 
+mod mask;
 mod run_id;
 mod standing;
 mod store;
@@ -19,6 +20,7 @@ use thiserror::Error;
 use crate::problem::Problem;
 use crate::tree::escape;
 
+use mask::{clipped, masked};
 pub use run_id::{NoRunId, RunId};
 pub use standing::{Age, Standing, standings};
 pub use store::{Damaged, History, Retention, Store, replace_file};
@@ -29,8 +31,6 @@ const VERSION: u32 = 1;
 const PROBLEMS_NAMED: usize = 100;
 /// How many answers of gates a record keeps: those of a profile, twice.
 const GATES_KEPT: usize = 200;
-/// How long one text in a record may be.
-const TEXT_CHARS: usize = 1000;
 
 /// What a run was for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -166,6 +166,19 @@ pub struct Counts {
     pub wire_received_bytes: u64,
 }
 
+impl Counts {
+    /// What was done, for people.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let Self { created, updated, metadata_only, moved, deleted, .. } = *self;
+        let words = ["created", "updated", "metadata only", "moved", "deleted"];
+        let counts = [created, updated, metadata_only, moved, deleted].into_iter().zip(words);
+        let counts: Vec<String> =
+            counts.filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+        if counts.is_empty() { "nothing to do".to_owned() } else { counts.join(", ") }
+    }
+}
+
 /// A phase of a run and how long it took.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PhaseTime {
@@ -286,7 +299,7 @@ impl Record {
     /// Adds what a gate answered.
     pub fn gate(&mut self, mut answer: GateAnswer) {
         if self.gates.len() < GATES_KEPT {
-            answer.evidence = clipped(&answer.evidence);
+            answer.evidence = masked(&answer.evidence);
             self.gates.push(answer);
         }
     }
@@ -298,29 +311,21 @@ impl Record {
             self.problems.push(NamedProblem {
                 path: clipped(&problem.path.to_string()),
                 operation: problem.operation.words().to_owned(),
-                reason: clipped(&escape(problem.reason.as_bytes())),
+                reason: masked(&escape(problem.reason.as_bytes())),
             });
         }
     }
 
     /// Says why the run ended early, and what to do next.
     pub fn explain(&mut self, message: &str, hints: &[String]) {
-        self.message = Some(clipped(message));
-        self.hints = hints.iter().map(|hint| clipped(hint)).collect();
+        self.message = Some(masked(message));
+        self.hints = hints.iter().map(|hint| masked(hint)).collect();
     }
 
     /// Whether the standby was in sync after it: all that the profile covers, without a problem, on stable storage.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.kind == RunKind::Sync && self.outcome == Outcome::InSync && !self.partial
-    }
-}
-
-/// What a peer, a gate or a file name says may be long; a person reads so much of it.
-fn clipped(text: &str) -> String {
-    match text.char_indices().nth(TEXT_CHARS) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
     }
 }
 

@@ -14,6 +14,7 @@ use super::{EntryOptions, KindOptions};
 use crate::error::CommandError;
 use crate::installed::mark;
 use crate::profiles;
+use crate::unattended::LOG_DIRECTORY;
 
 /// Where cron looks for what is no user's crontab.
 pub(super) const CRON: &str = "/etc/cron.d";
@@ -50,8 +51,14 @@ impl Job {
             let shown = escape(program.as_os_str().as_encoded_bytes());
             return Err(CommandError::usage(format!("--program {shown} is no absolute path")));
         }
-        let words = [text(program.into())?, "sync".into(), reference(given, &options.root)?, "-q".into()];
-        Ok(Self { name: name(given)?, profile, command: words.into() })
+        let mut command =
+            vec![text(program.into())?, "sync".into(), reference(given, &options.root)?, "-q".into()];
+        // The directory is root's.
+        if options.user == "root" {
+            command.extend(["--log-dir".into(), LOG_DIRECTORY.into()]);
+        }
+        command.push("--syslog".into());
+        Ok(Self { name: name(given)?, profile, command })
     }
 
     /// The calendar, of a profile that can run unattended.
