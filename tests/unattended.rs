@@ -165,3 +165,75 @@ fn no_password_reaches_a_record_a_log_or_syslog() {
         assert!(!told.contains("hunter2"), "{told}");
     }
 }
+
+#[test]
+fn a_program_is_told_of_every_end_and_its_own_changes_nothing() {
+    let pair = Pair::new("unattended-event", "[schedule]\nrpo = \"26h\"\n");
+    let told = pair.work.join("told");
+    let text = fs::read_to_string(&pair.profile).unwrap();
+    let script = "echo $CLONETOOL_OUTCOME $CLONETOOL_EXIT_CODE $CLONETOOL_GENERATION $1; cat";
+    let profile = |script: &str, more: &str| {
+        let command = format!("on-event = [\"/bin/sh\", \"-c\", '{script}', \"sh\", \"%s;x\"]\n");
+        fs::write(&pair.profile, format!("{command}on-event-timeout = \"2s\"\n{text}{more}")).unwrap();
+    };
+    let telling = |more: &str| profile(&format!("{{ {script}; }} >{}", told.display()), more);
+    let heard = |expected: &str| {
+        let text = fs::read_to_string(&told).unwrap();
+        let (first, record) = text.split_once('\n').unwrap();
+        assert_eq!(first, expected);
+        let record: serde_json::Value = serde_json::from_str(record).unwrap();
+        assert_eq!(record["run"], pair.all().pop().unwrap()["run"]);
+        fs::remove_file(&told).unwrap();
+    };
+    // No shell reads the words, and cron hears nothing of a good run.
+    telling("");
+    let run = pair.sync(&["-q"]).expect_code(0);
+    assert_eq!((&run.stdout[..], &run.stderr[..]), ("", ""));
+    heard("in-sync 0 1 %s;x");
+    telling(&gate("exit 1"));
+    pair.sync(&[]).expect_code(3);
+    heard("refused 3 %s;x");
+    fs::rename(pair.work.join("production"), pair.work.join("away")).unwrap();
+    telling("");
+    pair.sync(&[]).expect_code(1);
+    heard("failed 1 %s;x");
+    fs::rename(pair.work.join("away"), pair.work.join("production")).unwrap();
+    pair.sync(&["-n"]).expect_code(0);
+    assert!(!told.exists(), "a dry run is no run");
+    // One that fails, hangs or is not there is said, and the run was good all the same.
+    for (script, reason) in [
+        ("echo no route; exit 9", "warning: on-event: /bin/sh: exit code 9: no route\n"),
+        ("exec sleep 1000", "warning: on-event: /bin/sh: not done after 2 seconds, and was killed\n"),
+    ] {
+        profile(script, "");
+        let run = pair.sync(&["-q"]).expect_code(0).expect_stderr(reason);
+        assert_eq!(run.stderr.lines().count(), 1, "{}", run.describe());
+    }
+    pair.sync(&["-q", "--on-event", "/nonexistent/tell"])
+        .expect_code(0)
+        .expect_stderr("/nonexistent/tell cannot be run");
+    pair.call("check", &[]).expect_code(0);
+    // The option takes the place of the key, also of one in a profile that cannot be read.
+    let program = pair.work.join("tell");
+    fs::write(&program, format!("#!/bin/sh\necho $CLONETOOL_OUTCOME >{}\n", told.display())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&pair.profile, "[rule]\n").unwrap();
+    pair.sync(&["--on-event", program.to_str().unwrap()]).expect_code(2);
+    assert_eq!(fs::read_to_string(&told).unwrap(), "usage\n");
+}
+
+#[test]
+fn what_others_may_write_names_no_program() {
+    let pair = Pair::new("unattended-untrusted", "");
+    let text = fs::read_to_string(&pair.profile).unwrap();
+    fs::write(&pair.profile, format!("on-event = [\"/bin/true\"]\n{text}")).unwrap();
+    fs::set_permissions(&pair.profile, fs::Permissions::from_mode(0o666)).unwrap();
+    pair.sync(&[]).expect_code(2).expect_stderr("has on-event, and others than root may write it");
+    for (command, reason) in [
+        ("[]", "bad on-event ``: the program is not an absolute path"),
+        ("[\"tell\"]", "bad on-event `tell`: the program is not an absolute path"),
+    ] {
+        fs::write(&pair.profile, format!("on-event = {command}\n{text}")).unwrap();
+        pair.sync(&[]).expect_code(2).expect_stderr(reason);
+    }
+}

@@ -59,6 +59,11 @@ impl DayLog {
         self.log.line(&one_line(&format!("gate {verdict} {name} ({kind}, {moment}): {evidence}")));
     }
 
+    /// Something else that is to be known.
+    pub(crate) fn line(&self, text: &str) {
+        self.log.line(&one_line(text));
+    }
+
     /// The run ended.
     pub(crate) fn ended(&self, run: &Record, now_seconds: u64) {
         for problem in &run.problems {

@@ -2,7 +2,7 @@
 //!
 //! Why: the library reads no files of configuration on its own. What can go wrong: a file that somebody else
 //! placed where the operator's profile is looked for; so a bare name is looked up in the one directory that
-//! belongs to root, never in the current one, and a profile that others may write names no gate, since a gate runs a
+//! belongs to root, never in the current one, and a profile that others may write names no gate and no on-event, since both run a
 //! program. And a profile that says more than this version does is never half
 //! obeyed.
 
@@ -117,14 +117,15 @@ pub(crate) fn parse(source: &Source) -> Result<Profile, CommandError> {
         return Err(error);
     }
     let (profile, untrusted) = (profile?, untrusted.into_inner());
-    // A gate runs what its profile names, as whoever runs this.
-    match profile.gates.iter().find(|gate| untrusted.contains(&gate.origin.file)) {
+    // A gate runs what its profile names, as whoever runs this; so does an event.
+    let gates = profile.gates.iter().map(|gate| (&gate.origin.file, "gates"));
+    let event = profile.on_event.iter().map(|event| (&event.origin.file, "on-event"));
+    match gates.chain(event).find(|(file, _)| untrusted.contains(file)) {
         None => Ok(profile),
-        Some(gate) => Err(CommandError::usage(format!(
-            "{} has gates, and others than root may write it",
-            gate.origin.file
-        ))
-        .hint("make it root's own: chown root, chmod go-w")),
+        Some((file, what)) => {
+            Err(CommandError::usage(format!("{file} has {what}, and others than root may write it"))
+                .hint("make it root's own: chown root, chmod go-w"))
+        }
     }
 }
 

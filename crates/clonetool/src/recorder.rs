@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use syncore::gate::Answer;
 use syncore::plan::Plan;
 use syncore::problem::Problem;
-use syncore::profile::Gate;
+use syncore::profile::{Gate, Profile};
 use syncore::record::{
     Counts, GateAnswer, Outcome as Recorded, PhaseTime, Record, RecordError, Retention, RunId, RunKind, Store,
 };
@@ -59,6 +59,11 @@ impl Recorder {
     #[must_use]
     pub(crate) fn telling(self, options: &UnattendedOptions) -> Self {
         Self { unattended: Unattended::new(options.clone()), ..self }
+    }
+
+    /// The profile is known.
+    pub(crate) fn profile(&self, profile: &Profile) {
+        self.unattended.profile(profile);
     }
 
     /// The ends are known, where there is one: from now on the run leaves a trace, however it ends.

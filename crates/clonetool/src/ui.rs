@@ -21,7 +21,7 @@ use syncore::gate::Answer;
 use syncore::monitor::{Monitor, Phase};
 use syncore::plan::{Change, Item, Plan};
 use syncore::problem::Problem;
-use syncore::profile::Gate;
+use syncore::profile::{Gate, Profile};
 use syncore::session::{Job, Location, Options, Report};
 use syncore::tree::{Kind, RelPath, escape};
 
@@ -81,6 +81,13 @@ impl Ui {
             output_failed: AtomicBool::new(false),
             output_error: Mutex::default(),
         })
+    }
+
+    /// The profile of the run is known.
+    pub(crate) fn profile(&self, profile: &Profile) {
+        if let Some(recorder) = &self.recorder {
+            recorder.profile(profile);
+        }
     }
 
     /// Says in the log what begins.

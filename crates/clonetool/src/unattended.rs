@@ -1,13 +1,15 @@
-//! What a run tells besides its record: a log file a day, and the system's log.
+//! What a run tells besides its record: a log file a day, the system's log, and a program of the administrator.
 //!
 //! Why: nobody watches what cron starts. What can go wrong: a listener that fails or hangs; whatever happens here is said
 //! on standard error at most, and changes nothing of how the run ended.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use clap::Args;
-use syncore::record::{GateAnswer, Record};
+use syncore::profile::Profile;
+use syncore::record::{GateAnswer, Record, announce};
 
 use crate::day_log::DayLog;
 use crate::records::now_seconds;
@@ -29,6 +31,9 @@ pub(crate) struct UnattendedOptions {
     /// Tell syslog how it ended, as user.err if it did not go well, else as user.info
     #[arg(long, value_name = "SOCKET", num_args = 0..=1, require_equals = true, default_missing_value = syslog::SOCKET)]
     syslog: Option<PathBuf>,
+    /// Run PROGRAM when the run has ended, in place of the profile's on-event; its input is the record
+    #[arg(long, value_name = "PROGRAM")]
+    on_event: Option<PathBuf>,
 }
 
 /// Tells it.
@@ -37,11 +42,22 @@ pub(crate) struct Unattended {
     options: UnattendedOptions,
     /// Opened by the first line; none when it cannot be.
     log: OnceLock<Option<DayLog>>,
+    /// What the profile says of events.
+    on_event: OnceLock<(Vec<String>, Duration)>,
 }
+
+/// How long a program may take that no profile has.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Unattended {
     pub(crate) fn new(options: UnattendedOptions) -> Self {
-        Self { options, log: OnceLock::new() }
+        Self { options, ..Self::default() }
+    }
+
+    /// The profile is known.
+    pub(crate) fn profile(&self, profile: &Profile) {
+        let command = profile.on_event.as_ref().map(|event| event.command.clone()).unwrap_or_default();
+        let _ = self.on_event.set((command, profile.on_event_timeout));
     }
 
     /// The run knows its ends.
@@ -71,6 +87,27 @@ impl Unattended {
         if let Some(socket) = &self.options.syslog {
             syslog::tell(socket, run, now_seconds());
         }
+        if let Err(error) = self.announce(run) {
+            ui::alert(&format!("on-event: {error}"));
+            if let Some(log) = self.log(run) {
+                log.line(&format!("on-event: {error}"));
+            }
+        }
+    }
+
+    /// Calls the program that is to be told.
+    fn announce(&self, run: &Record) -> Result<(), String> {
+        let (command, limit) = match (&self.options.on_event, self.on_event.get()) {
+            (Some(program), profile) => {
+                let path = std::path::absolute(program).map_err(|error| error.to_string())?;
+                let path = path.into_os_string().into_string();
+                let path = path.map_err(|_| "the path of the program is not UTF-8".to_owned())?;
+                (vec![path], profile.map_or(PATIENCE, |(_, limit)| *limit))
+            }
+            (None, Some((command, limit))) => (command.clone(), *limit),
+            (None, None) => return Ok(()),
+        };
+        announce(&command, run, limit).map_err(|error| error.to_string())
     }
 
     fn log(&self, run: &Record) -> Option<&DayLog> {

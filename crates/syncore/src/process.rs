@@ -105,6 +105,22 @@ pub(crate) fn run(program: &Program<'_>, stop: &dyn Fn() -> bool) -> io::Result<
     Ok(Outcome { ended, said: said.all(), complained: Vec::new() })
 }
 
+/// Runs it with `input` on its standard input, and keeps what it says as [`run`] does.
+pub(crate) fn tell(program: &Program<'_>, input: Vec<u8>) -> io::Result<Outcome> {
+    let (reader, writer) = io::pipe()?;
+    let errors = writer.try_clone()?;
+    let mut command = command(program);
+    let mut child = command.stdin(Stdio::piped()).stdout(writer).stderr(errors).spawn()?;
+    drop(command);
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that does not read is killed in the end, which ends the writing, too.
+        std::thread::Builder::new().name("told".into()).spawn(move || drop(stdin.write_all(&input)))?;
+    }
+    let said = Said::listen(reader)?;
+    let ended = wait(child, program.deadline, &|| false)?;
+    Ok(Outcome { ended, said: said.all(), complained: Vec::new() })
+}
+
 /// Runs it for what it answers: what it says and what it complains of are kept apart. `stop` is asked while it runs.
 pub(crate) fn ask(program: &Program<'_>, stop: &dyn Fn() -> bool) -> io::Result<Outcome> {
     let (reader, writer) = io::pipe()?;

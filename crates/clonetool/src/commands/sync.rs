@@ -92,6 +92,7 @@ impl RunArguments {
 
     fn work(&self, purpose: Purpose, lifted: Lifted, ui: &Ui) -> Result<Undertaking, CommandError> {
         let (profile, source, destination) = self.profile.load(&self.connection)?;
+        ui.profile(&profile);
         if let Location::Local(root) = &source {
             for row in not_carried(&profile, root) {
                 ui.warn(&format!(

@@ -19,6 +19,8 @@ pub(super) struct Document {
     pub(super) description: Option<String>,
     #[serde(default)]
     pub(super) extends: Vec<Spanned<String>>,
+    pub(super) on_event: Option<Spanned<Vec<String>>>,
+    pub(super) on_event_timeout: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) source: SourceTable,
     #[serde(default)]

@@ -13,7 +13,7 @@ use super::document::{CommitTable, DeleteTable, Document, SetName, Text};
 use super::error::closest;
 use super::shipped;
 use super::times::parse_duration;
-use super::{Profile, ProfileError, Resolver, Row, gate_keys};
+use super::{OnEvent, Profile, ProfileError, Resolver, Row, gate_keys};
 use crate::rules::{Action, Class, Rule, Treatment};
 use crate::schedule::CalendarError;
 use crate::tree::RelPath;
@@ -83,6 +83,13 @@ impl<'a> Merge<'a> {
         if self.open.is_empty() {
             // What a catalogue says of itself says nothing of a profile on it.
             replace(&mut profile.description, document.description);
+        }
+        if let Some(command) = document.on_event {
+            profile.on_event = Some(OnEvent { origin: text.origin(&command), command: argv(command, text)? });
+        }
+        if let Some(timeout) = document.on_event_timeout {
+            let reason = |reason| text.bad("on-event-timeout", &timeout, reason);
+            profile.on_event_timeout = parse_duration(timeout.get_ref()).map_err(reason)?;
         }
         let source = document.source;
         if let Some(root) = source.root {
@@ -225,6 +232,18 @@ pub(super) fn absolute(
         return Err(text.bad(key, path, "it has a NUL character"));
     }
     Ok(PathBuf::from(path.get_ref()))
+}
+
+/// The words of a program that is called without a shell.
+fn argv(command: Spanned<Vec<String>>, text: Text<'_>) -> Result<Vec<String>, ProfileError> {
+    let is_absolute = command.get_ref().first().is_some_and(|program| program.starts_with('/'));
+    let reason = match command.get_ref().iter().any(|word| word.contains('\0')) {
+        true => "it has a NUL character",
+        false if !is_absolute => "the program is not an absolute path",
+        false => return Ok(command.into_inner()),
+    };
+    let shown = Spanned::new(command.span(), command.get_ref().join(" "));
+    Err(text.bad("on-event", &shown, reason))
 }
 
 /// A rule from one element of a list.

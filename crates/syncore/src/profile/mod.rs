@@ -57,6 +57,10 @@ pub struct Profile {
     pub schedule: Schedule,
     /// What must hold before a run.
     pub gates: Vec<Gate>,
+    /// Who is told how a run ended.
+    pub on_event: Option<OnEvent>,
+    /// How long telling may take; a minute by default.
+    pub on_event_timeout: Duration,
     /// The catalogue: the class of every known path, in order of growing precedence.
     pub rows: Vec<Row>,
     rules: Vec<Rule>,
@@ -165,6 +169,15 @@ pub struct Schedule {
     pub rpo: Option<Duration>,
 }
 
+/// A program that is told how a run ended: `on-event`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnEvent {
+    /// The program, by its absolute path, and its arguments.
+    pub command: Vec<String>,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
 /// A row of a catalogue: `[[row]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -261,6 +274,8 @@ impl Profile {
             commit: Commit::default(),
             schedule: Schedule::default(),
             gates: Vec::new(),
+            on_event: None,
+            on_event_timeout: Duration::from_secs(60),
             rows: Vec::new(),
             rules: Vec::new(),
         }

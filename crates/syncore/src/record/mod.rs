@@ -9,6 +9,7 @@
 //! Times are seconds since the epoch by the clock of the host that ran. Nothing here asks for the time: whoever calls
 //! passes it.
 
+mod event;
 mod mask;
 mod run_id;
 mod standing;
@@ -20,6 +21,7 @@ use thiserror::Error;
 use crate::problem::Problem;
 use crate::tree::escape;
 
+pub use event::{EventError, announce};
 use mask::{clipped, masked};
 pub use run_id::{NoRunId, RunId};
 pub use standing::{Age, Standing, standings};
