@@ -261,6 +261,27 @@ fn old_records_go_when_a_run_ends() {
 }
 
 #[test]
+fn of_more_than_ten_thousand_records_the_oldest_go_but_for_the_last_word_on_a_standby() {
+    let pair = Pair::new("records-many", "");
+    pair.plant_to("elsewhere:/", 30_000, "in-sync", Some(0));
+    pair.plant(20_000, "in-sync", Some(0));
+    let planted = pair.all().pop().unwrap();
+    let (started, text) = (planted["started_seconds"].as_u64().unwrap(), planted.to_string());
+    let failed = text.replace("in-sync", "failed");
+    for second in started + 1..started + 10_010 {
+        let text = failed.replace(&started.to_string(), &second.to_string());
+        fs::write(pair.records.join(format!("{second}-000000-0001.json")), text).unwrap();
+    }
+    pair.sync(&[]).expect_code(0);
+    let all = pair.all();
+    assert_eq!(all.len(), 10_001);
+    assert_eq!((&all[0]["destination"], &all[0]["outcome"]), (&json!("elsewhere:/"), &json!("in-sync")));
+    // The new one is the last word on the other.
+    let good = all.iter().filter(|record| record["outcome"] == "in-sync").count();
+    assert_eq!(good, 2);
+}
+
+#[test]
 fn a_rollback_and_a_recovery_leave_records_of_their_own_and_no_good_run() {
     let pair = Pair::new("records-restored", "[schedule]\nrpo = \"26h\"\n");
     let (profile, standby) = (pair.profile.to_str().unwrap(), pair.work.join("standby"));

@@ -11,6 +11,7 @@
 
 mod event;
 mod mask;
+mod retention;
 mod run_id;
 mod standing;
 mod store;
@@ -23,9 +24,10 @@ use crate::tree::escape;
 
 pub use event::{EventError, announce};
 use mask::{clipped, masked};
+pub use retention::Retention;
 pub use run_id::{NoRunId, RunId};
 pub use standing::{Age, Standing, standings};
-pub use store::{Damaged, History, Retention, Store, replace_file};
+pub use store::{Damaged, History, Store, replace_file};
 
 /// The form of a record; a reader refuses later ones.
 const VERSION: u32 = 1;

@@ -2,8 +2,7 @@
 //!
 //! Why: a file of its own can be written at once and flushed, and one that is damaged takes no other with it. What can
 //! go wrong: power is lost while one is written, so it is staged, flushed, and renamed; two runs end together, so
-//! nothing is shared between them; a clock that was wrong for an hour, by which everything is suddenly old, so the
-//! latest records stay whatever their age.
+//! nothing is shared between them.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,31 +19,11 @@ use crate::durable;
 use crate::tree::escape;
 
 /// What the name of a record ends in.
-const SUFFIX: &str = ".json";
+pub(super) const SUFFIX: &str = ".json";
 /// What the name of one ends in that is being written.
-const STAGED: &str = ".new";
+pub(super) const STAGED: &str = ".new";
 /// No record is that long; whatever is, is none.
 const RECORD_LIMIT_BYTES: u64 = 8 << 20;
-/// What was staged so long ago belongs to nobody any more.
-const STAGED_SECONDS: u64 = 86_400;
-/// So many stay whatever their age: by a clock that was set wrong all of them are old.
-const ALWAYS_KEPT: usize = 100;
-
-/// How long records are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// How many; the oldest go first.
-    pub max_records: usize,
-    /// How long; the latest hundred stay all the same.
-    pub max_age_seconds: u64,
-}
-
-impl Default for Retention {
-    /// 10,000 records and 400 days: more than a year of hourly runs.
-    fn default() -> Self {
-        Self { max_records: 10_000, max_age_seconds: 400 * 86_400 }
-    }
-}
 
 /// A file among the records that cannot be read as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +120,7 @@ impl Store {
     }
 
     /// Reads one record; none when another run has removed it meanwhile.
-    fn record(&self, name: &str, stem: &str) -> Result<Option<Record>, String> {
+    pub(super) fn record(&self, name: &str, stem: &str) -> Result<Option<Record>, String> {
         let run: RunId = stem.parse().map_err(|error: super::NoRunId| error.to_string())?;
         // Without waiting: a FIFO is no record either.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -169,39 +148,7 @@ impl Store {
         Ok(Some(record))
     }
 
-    /// Removes what is older or more than it may be, and what a killed run left half written; says how many records
-    /// went.
-    ///
-    /// # Errors
-    /// [`RecordError`], for the first that cannot be removed.
-    pub fn prune(&self, retention: Retention, now_seconds: u64) -> Result<usize, RecordError> {
-        let mut runs = Vec::new();
-        for name in self.names("tidy")? {
-            let staged = name.strip_prefix('.').and_then(|name| name.strip_suffix(STAGED));
-            let stem = staged.unwrap_or(&name).strip_suffix(SUFFIX);
-            let Some(run) = stem.and_then(|stem| stem.parse::<RunId>().ok()) else { continue };
-            match staged {
-                Some(_) if run.started_seconds().saturating_add(STAGED_SECONDS) < now_seconds => {
-                    self.remove(&name)?;
-                }
-                Some(_) => {}
-                None => runs.push((run, name)),
-            }
-        }
-        runs.sort_unstable_by(|a, b| b.cmp(a));
-        let old = |run: &RunId| now_seconds.saturating_sub(run.started_seconds()) > retention.max_age_seconds;
-        let goes = |(place, (run, _)): &(usize, &(RunId, String))| {
-            *place >= retention.max_records || (*place >= ALWAYS_KEPT && old(run))
-        };
-        let mut removed = 0;
-        for (_, (_, name)) in runs.iter().enumerate().filter(goes) {
-            self.remove(name)?;
-            removed += 1;
-        }
-        Ok(removed)
-    }
-
-    fn remove(&self, name: &str) -> Result<(), RecordError> {
+    pub(super) fn remove(&self, name: &str) -> Result<(), RecordError> {
         match unlinkat(&self.directory, name, AtFlags::empty()) {
             // Another run does the same.
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -210,7 +157,7 @@ impl Store {
     }
 
     /// The names in the directory; what is not UTF-8 is nothing of ours.
-    fn names(&self, action: &'static str) -> Result<Vec<String>, RecordError> {
+    pub(super) fn names(&self, action: &'static str) -> Result<Vec<String>, RecordError> {
         let list = || -> io::Result<Vec<String>> {
             let mut names = Vec::new();
             for entry in Dir::read_from(&self.directory)? {
@@ -271,10 +218,6 @@ mod tests {
         (work, store)
     }
 
-    fn times(store: &Store) -> Vec<u64> {
-        store.read().unwrap().records.iter().map(|record| record.started_seconds).collect()
-    }
-
     #[test]
     fn a_record_is_read_as_it_was_written_and_belongs_to_its_owner_alone() {
         let (_work, store) = store();
@@ -323,39 +266,6 @@ mod tests {
             history.damaged.iter().filter_map(|damaged| damaged.path.rsplit('/').next()).collect();
         assert_eq!(named.len(), 9, "{named:?}");
         assert!(history.damaged[0].path.starts_with(work.path().to_str().unwrap()));
-    }
-
-    #[test]
-    fn of_too_many_records_the_oldest_go() {
-        let (_work, store) = store();
-        (0..5).for_each(|second| store.write(&record(second, 0)).unwrap());
-        let retention = Retention { max_records: 2, ..Retention::default() };
-        assert_eq!(store.prune(retention, 5).unwrap(), 3);
-        assert_eq!(times(&store), [3, 4]);
-        assert_eq!(store.prune(retention, 5).unwrap(), 0);
-    }
-
-    #[test]
-    fn what_is_too_old_goes_but_for_the_latest_hundred() {
-        let (_work, store) = store();
-        (0..103).for_each(|second| store.write(&record(second, 0)).unwrap());
-        let retention = Retention { max_age_seconds: 100, ..Retention::default() };
-        assert_eq!(store.prune(retention, 101).unwrap(), 1);
-        // A clock that is a century ahead.
-        assert_eq!(store.prune(retention, 4_000_000_000).unwrap(), 2);
-        assert_eq!(times(&store), (3..103).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn what_a_killed_run_staged_goes_a_day_later() {
-        let (_work, store) = store();
-        let staged = store.path.join(".9-000000-0000.json.new");
-        fs::write(&staged, "{").unwrap();
-        store.prune(Retention::default(), 9 + 86_400).unwrap();
-        assert!(staged.exists());
-        store.prune(Retention::default(), 9 + 86_401).unwrap();
-        assert!(!staged.exists());
-        assert!(store.read().unwrap().damaged.is_empty());
     }
 
     #[test]
