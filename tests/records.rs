@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use syncore::prepare::Journal;
 
 use crate::common::recorded::{Pair, gate, now};
 use crate::common::{CLONETOOL, Workdir, clonetool, clonetool_by, plant, run};
@@ -258,6 +259,38 @@ fn old_records_go_when_a_run_ends() {
     let all = pair.all();
     assert_eq!(all.len(), 100);
     assert_eq!(all.iter().filter(|record| record["counts"] != Value::Null).count(), 1);
+}
+
+#[test]
+fn a_refusal_of_what_is_held_after_the_rest_was_synced_is_a_problem_and_else_a_refusal() {
+    let row = "[[row]]\npath = \"/etc/cron.d\"\nclass = \"G\"\nwhat = \"jobs\"\nsource = \"cron(8)\"\n";
+    let pair = Pair::new("records-held", row);
+    let at = |path: &str| pair.work.join(path);
+    plant::write(&at("production/etc/cron.d/pay"), "* * * * * root /srv/pay\n");
+    let journal = Journal { hostname: "standby".into(), complete: true, ..Journal::default() };
+    plant::write(
+        &at("standby/var/lib/clonetool/prepare/journal.json"),
+        serde_json::to_vec(&journal).unwrap(),
+    );
+    // Asked before the plan, and again before what is changed of each part: the third time it refuses.
+    let count = at("asked");
+    let script = format!("n=$(cat {0}); echo $((n + 1)) >{0}; [ $n -lt 2 ]", count.display());
+    let gate = gate(&script).replace("\"command\"\n", "\"replication\"\nmethod = \"command\"\n");
+    let text = fs::read_to_string(&pair.profile).unwrap();
+    fs::write(&pair.profile, text + &gate).unwrap();
+    fs::write(&count, "0").unwrap();
+    let run = pair.sync(&["--json"]).expect_code(4);
+    assert_eq!((run.count("created") > 0, run.count("problems")), (true, 1), "{}", run.describe());
+    assert!(at("standby/motd").exists() && !at("standby/var/lib/clonetool/production/etc").exists());
+    let problem = &pair.only()["problems"][0];
+    assert_eq!(problem["path"], "/var/lib/clonetool/production");
+    assert!(problem["reason"].as_str().unwrap().starts_with("refused by the gate quiet "), "{problem}");
+    // Nothing else is to be done: then nothing was changed.
+    fs::write(&count, "1").unwrap();
+    pair.sync(&[]).expect_code(3).expect_stderr("nothing was changed");
+    fs::write(&count, "0").unwrap();
+    pair.sync(&[]).expect_code(0);
+    assert!(at("standby/var/lib/clonetool/production/etc/cron.d/pay").exists());
 }
 
 #[test]

@@ -119,17 +119,6 @@ impl CommandError {
         Self::new(Kind::Refused, message)
     }
 
-    /// The same where an earlier part of the command changed something: a refusal then is none any more.
-    #[must_use]
-    pub(crate) fn after_changes(mut self) -> Self {
-        if self.kind == Kind::Refused {
-            self.kind = Kind::Failed;
-            self.hints.retain(|hint| hint != UNCHANGED);
-            self.hints.push("what is not held was synced before; run the same command again".to_owned());
-        }
-        self
-    }
-
     /// The exit code.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self.kind {

@@ -6,14 +6,16 @@
 
 use syncore::gate::Demand;
 use syncore::plan::Plan;
-use syncore::problem::Problem;
+use syncore::prepare::PRODUCTION;
+use syncore::problem::{Operation, Problem};
 use syncore::profile::Gate;
 use syncore::rules::RuleSet;
 use syncore::session::{self, Approval, Initiator, Job, Options, Report, SessionError};
+use syncore::tree::RelPath;
 use syncore::wire::WireError;
 
 use crate::arguments::OutputOptions;
-use crate::error::{self, CommandError, Kind};
+use crate::error::{self, CommandError, Kind, UNCHANGED};
 use crate::gates::{self, Moment};
 use crate::interrupt;
 use crate::recorder::Recorder;
@@ -145,7 +147,16 @@ fn carry_out(purpose: Purpose, work: &Undertaking, ui: &Ui) -> Result<Outcome, C
     let mut report = deciding.run()?;
     if let Some(held) = work.held.as_ref().filter(|_| report.standby) {
         deciding.job = held;
-        report.add(deciding.run().map_err(CommandError::after_changes)?);
+        match deciding.run() {
+            Ok(more) => report.add(more),
+            // Of a refusal scripts know that nothing was changed, and the first part has changed something.
+            Err(error)
+                if error.kind == Kind::Refused && purpose == Purpose::Change && report.plan.is_some() =>
+            {
+                report.problems.push(held_back(&error));
+            }
+            Err(error) => return Err(error),
+        }
     }
     let planned_changes = deciding.planned_changes;
     let outcome = ui.recorded(Outcome::of(purpose, &job.options, &report, planned_changes), &report);
@@ -155,6 +166,15 @@ fn carry_out(purpose: Purpose, work: &Undertaking, ui: &Ui) -> Result<Outcome, C
         Err(error) if error.kind != Kind::BrokenPipe => Err(error),
         _ => Ok(outcome),
     }
+}
+
+/// What is held keeps its old state, because its part of the run was refused.
+fn held_back(refusal: &CommandError) -> Problem {
+    let path = RelPath::new(PRODUCTION).unwrap_or_default();
+    let next = refusal.hints.iter().find(|hint| *hint != UNCHANGED);
+    let next = next.map(|hint| format!("; {hint}")).unwrap_or_default();
+    let reason = format!("{}{next}; what is not held was synced before", refusal.message);
+    Problem::new(&path, Operation::Protect, reason)
 }
 
 /// Who started the run: shows the plan, and asks the gates again before it is carried out.
@@ -212,8 +232,6 @@ impl Deciding<'_> {
 
 #[cfg(test)]
 mod tests {
-    use syncore::problem::Operation;
-    use syncore::tree::RelPath;
 
     use super::*;
 
