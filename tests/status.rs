@@ -303,6 +303,11 @@ fn a_standby_that_was_rolled_back_looks_healthy_nowhere() {
     };
     check();
     assert_eq!(value("clonetool_last_success_timestamp_seconds").to_bits(), 0.0_f64.to_bits());
+    // Production only learns it from a sync that is refused.
+    pair.sync(&[]).expect_code(3);
+    let refused = pair.all().pop().unwrap();
+    assert_eq!((&refused["outcome"], &refused["generation"]), (&json!("suspended"), &json!(2)));
+    fs::remove_file(pair.records.join(format!("{}.json", refused["run"].as_str().unwrap()))).unwrap();
     // Somebody did so from elsewhere, so that no record is here: the root itself says it.
     let back = pair.all().pop().unwrap();
     fs::remove_file(pair.records.join(format!("{}.json", back["run"].as_str().unwrap()))).unwrap();

@@ -55,8 +55,8 @@ pub(crate) enum Kind {
     Usage,
     /// A human has to decide; nothing was changed.
     Refused,
-    /// The standby was rolled back and nobody has said yet that runs may change it; nothing was changed.
-    Suspended,
+    /// The standby was rolled back, to this state, and nobody has said yet that runs may change it; nothing was changed.
+    Suspended { state: u64 },
     /// The peer or the way to it.
     Peer,
     /// Another run holds the standby root.
@@ -73,7 +73,7 @@ impl Kind {
         match self {
             Self::Failed | Self::BrokenPipe => "failed",
             Self::Usage => "usage",
-            Self::Refused | Self::Suspended => "refused",
+            Self::Refused | Self::Suspended { .. } => "refused",
             Self::Peer => "peer",
             Self::Busy => "busy",
             Self::Interrupted => "interrupted",
@@ -124,7 +124,7 @@ impl CommandError {
         match self.kind {
             Kind::Failed | Kind::Interrupted | Kind::BrokenPipe => FAILED,
             Kind::Usage => USAGE,
-            Kind::Refused | Kind::Suspended => REFUSED,
+            Kind::Refused | Kind::Suspended { .. } => REFUSED,
             Kind::Peer => PEER,
             Kind::Busy => BUSY,
         }
@@ -164,7 +164,7 @@ impl From<SessionError> for CommandError {
                 Self::failed(text).hint(format!("check that the {role} is there, mounted, and may be read"))
             }
             SessionError::Refused(_) => Self::new(Kind::Refused, text).hint(UNCHANGED),
-            SessionError::Suspended { .. } => Self::new(Kind::Suspended, text).hint(UNCHANGED),
+            SessionError::Suspended { state } => Self::new(Kind::Suspended { state }, text).hint(UNCHANGED),
             SessionError::Busy(_) => {
                 Self::new(Kind::Busy, text).hint("run the same command again when it has ended")
             }

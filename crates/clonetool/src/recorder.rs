@@ -172,7 +172,10 @@ impl Recorder {
             Kind::Failed | Kind::BrokenPipe => Recorded::Failed,
             Kind::Usage => Recorded::Usage,
             Kind::Refused => Recorded::Refused,
-            Kind::Suspended => Recorded::Suspended,
+            Kind::Suspended { state: generation } => {
+                state.record.generation = Some(generation);
+                Recorded::Suspended
+            }
             Kind::Peer => Recorded::Peer,
             Kind::Busy => Recorded::Busy,
             Kind::Interrupted => Recorded::Interrupted,

@@ -247,7 +247,8 @@ pub struct Record {
     /// ([`Snapshot::tree`](crate::scan::Snapshot::tree)); none when the run ended before it was known.
     #[serde(default)]
     pub tree: Option<String>,
-    /// The state of the standby that the run led to; none when it changed nothing, or path by path.
+    /// The state of the standby that the run led to; none when it changed nothing, or path by path. Of a run that was
+    /// refused because the standby was rolled back, the state that it is in.
     #[serde(default)]
     pub generation: Option<u64>,
     /// Whether the destination has an identity of its own.

@@ -33,7 +33,7 @@ pub struct Standing<'a> {
     pub recovered: Option<&'a Record>,
     /// The last verification that came to its end.
     pub verified: Option<&'a Record>,
-    /// The last state of the standby that is known.
+    /// The last state of the standby that is known, whatever profile's run led to it.
     pub generation: Option<u64>,
     /// How many syncs were refused since the last good one, or at all.
     pub refused_since_good: u64,
@@ -152,8 +152,10 @@ pub fn standings(records: &[Record]) -> Vec<Standing<'_>> {
                 RunKind::Verify if is_verdict(record.outcome) => standing.verified = Some(record),
                 RunKind::Verify => {}
             }
-            standing.generation = record.generation.or(standing.generation);
         }
+        // Whatever profile's run led to it, it is the state of the standby.
+        let there = |record: &&Record| destination.is_some() && record.destination.as_deref() == destination;
+        standing.generation = records.iter().filter(there).filter_map(|record| record.generation).next_back();
         Some(standing)
     };
     subjects.iter().filter_map(|subject| standing(*subject)).collect()
@@ -317,6 +319,24 @@ mod tests {
         let standing = standings(&records)[0];
         assert_eq!((standing.age(5), standing.refused_since_good), (Age::Never, 1));
         assert_eq!(standing.rolled_back.map(|record| record.started_seconds), Some(2));
+    }
+
+    #[test]
+    fn the_state_of_a_standby_is_that_of_the_last_run_whatever_its_profile() {
+        let led = |started, profile, to, generation| Record {
+            generation,
+            ..run(started, profile, Some(to), Outcome::InSync)
+        };
+        let records = [
+            led(1, "p", "s:/", Some(4)),
+            led(2, "q", "s:/", Some(5)),
+            led(3, "p", "s:/", None),
+            led(4, "q", "t:/", Some(9)),
+        ];
+        let states: Vec<_> =
+            standings(&records).iter().map(|s| (s.profile, s.destination, s.generation)).collect();
+        let (s, t) = (Some("s:/"), Some("t:/"));
+        assert_eq!(states, [("p", s, Some(5)), ("q", s, Some(5)), ("q", t, Some(9))]);
     }
 
     #[test]

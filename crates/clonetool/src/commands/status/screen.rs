@@ -41,10 +41,10 @@ impl Protected {
     fn words(&self) -> String {
         let words = [
             (Class::A, "own"),
-            (Class::B, "own in part"),
+            (Class::B, "in part"),
             (Class::D, "runtime"),
             (Class::G, "held"),
-            (Class::R, "not carried"),
+            (Class::R, "apart"),
         ];
         let count = |class: Class| self.classes.get(&class.to_string());
         let mut words: Vec<String> = words
@@ -69,6 +69,7 @@ pub(super) fn standby(standing: &Standing<'_>, health: Health, outlook: &Outlook
         format!("{}, {} ago", when(record), span(now.saturating_sub(record.started_seconds)))
     };
     let good = match (standing.last_good, standing.age(now)) {
+        (None, _) if standing.rolled_back.is_some() => "none since it was rolled back".to_owned(),
         (None, _) => "never".to_owned(),
         (Some(good), Age::Seconds(_)) => ago(good),
         (Some(good), _) => format!("{}, but a run began in the future: a clock is or was wrong", when(good)),
@@ -96,7 +97,7 @@ pub(super) fn standby(standing: &Standing<'_>, health: Health, outlook: &Outlook
         }
     }
     if let Some(back) = standing.rolled_back {
-        line("back", format!("{}; no run was good since", rolled_back(back, now)));
+        line("back", rolled_back(back, now));
     }
     if let Some(recovered) = standing.recovered {
         line("recovered", format!("{}, {}", ago(recovered), ending(recovered)));
