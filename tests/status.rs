@@ -341,6 +341,12 @@ fn status_says_what_is_left_undone_for_the_next_boot_and_what_is_held() {
     told("\n  held      1 of production's: clonetool hold list\n", 0);
     fs::write(state.join("follow.json"), "[\"initramfs\"]").unwrap();
     told("prepared as standby1; left undone by a sync: make the initramfs of each kernel\n", 1);
+    // What cannot be told is no good news.
+    fs::write(state.join("follow.json"), "[").unwrap();
+    let checked = pair.call("check", &[]).expect_code(3);
+    assert!(checked.stdout.starts_with("CLONETOOL UNKNOWN - "), "{}", checked.describe());
+    assert!(pair.call("status", &[]).expect_code(0).stdout.contains("\n  root      "));
+    fs::write(state.join("follow.json"), "[\"initramfs\"]").unwrap();
     let journal = Journal { complete: false, ..journal };
     fs::write(state.join("journal.json"), serde_json::to_vec(&journal).unwrap()).unwrap();
     told("\n  boot      its preparation did not come to its end: run prepare-root again\n", 1);

@@ -114,16 +114,20 @@ pub(crate) fn assess(
         Some(Err(error)) => worse(Health::Unknown, one_line(&error.message)),
         _ => {}
     }
-    if let Some(root) = &outlook.root {
-        if root.state.suspended {
-            worse(Health::Critical, SUSPENDED.to_owned());
-        }
-        // One that is at work has not ended.
-        if root.state.interrupted && standing.last.outcome != Outcome::Unfinished {
-            worse(Health::Warning, "a run was interrupted: clonetool recover completes it".to_owned());
-        }
-        if !root.left.is_empty() {
-            worse(Health::Warning, root.left_undone());
+    match &outlook.root {
+        None => {}
+        Some(Err(error)) => worse(Health::Unknown, one_line(&error.message)),
+        Some(Ok(root)) => {
+            if root.state.suspended {
+                worse(Health::Critical, SUSPENDED.to_owned());
+            }
+            // One that is at work has not ended.
+            if root.state.interrupted && standing.last.outcome != Outcome::Unfinished {
+                worse(Health::Warning, "a run was interrupted: clonetool recover completes it".to_owned());
+            }
+            if !root.left.is_empty() {
+                worse(Health::Warning, root.left_undone());
+            }
         }
     }
     (health, text)

@@ -34,8 +34,8 @@ pub(crate) struct Outlook {
     pub(crate) profile: Result<Profile, CommandError>,
     /// When it runs; none without a calendar, and for ends that are not those of the profile: nothing starts such runs.
     pub(crate) due: Option<Result<Due, CommandError>>,
-    /// What the root says, where it is on this host and there.
-    pub(crate) root: Option<RootState>,
+    /// What the root says, where it is on this host and there is something to say.
+    pub(crate) root: Option<Result<RootState, CommandError>>,
 }
 
 /// When a profile runs.
@@ -59,8 +59,7 @@ pub(crate) struct RootState {
     pub(crate) complete: bool,
     /// What a sync left undone.
     pub(crate) left: BTreeSet<FollowUp>,
-    /// How many things are held back in it.
-    pub(crate) held: usize,
+    path: PathBuf,
 }
 
 impl Outlook {
@@ -81,8 +80,7 @@ impl Outlook {
             }))
         });
         let root = standing.destination.filter(|place| place.starts_with('/')).and_then(unescape);
-        let root =
-            root.and_then(|path| RootState::of(&PathBuf::from(OsString::from_vec(path))).ok().flatten());
+        let root = root.and_then(|path| RootState::of(Path::new(&OsString::from_vec(path))).transpose());
         Self { profile, due, root }
     }
 
@@ -96,9 +94,14 @@ impl Outlook {
         Some(self.due.as_ref()?.as_ref().ok()?.missed)
     }
 
+    /// What the root says, as far as it can be told.
+    pub(crate) fn root(&self) -> Option<&RootState> {
+        self.root.as_ref()?.as_ref().ok()
+    }
+
     /// The state that the standby is in: by its root where that is here, else as far as the records go.
     pub(crate) fn generation(&self, standing: &Standing<'_>) -> Option<u64> {
-        let told = self.root.as_ref().map(|root| root.state.generation).filter(|state| *state > 0);
+        let told = self.root().map(|root| root.state.generation).filter(|state| *state > 0);
         told.or(standing.generation)
     }
 
@@ -109,8 +112,11 @@ impl Outlook {
 }
 
 impl RootState {
-    /// What the root at `path` says; none when there is nothing to say.
+    /// What the root at `path` says; none when it is not there, or there is nothing to say.
     pub(crate) fn of(path: &Path) -> Result<Option<Self>, CommandError> {
+        if !path.exists() {
+            return Ok(None);
+        }
         let state = session::state(path)?;
         let told = |reason: std::io::Error| {
             let path = escape(path.as_os_str().as_encoded_bytes());
@@ -124,9 +130,17 @@ impl RootState {
             return Ok(None);
         }
         let left = prepare::left(path)?;
-        let held = if journal.is_some() { prepare::held(path)?.len() } else { 0 };
         let complete = journal.as_ref().is_none_or(|journal| journal.complete);
-        Ok(Some(Self { state, prepared_as: journal.map(|journal| journal.hostname), complete, left, held }))
+        let prepared_as = journal.map(|journal| journal.hostname);
+        Ok(Some(Self { state, prepared_as, complete, left, path: path.to_owned() }))
+    }
+
+    /// How many things are held back in it. It compares what a sync brought since, so only who shows it asks.
+    pub(crate) fn held(&self) -> Result<usize, CommandError> {
+        if self.prepared_as.is_none() {
+            return Ok(0);
+        }
+        Ok(prepare::held(&self.path)?.len())
     }
 }
 

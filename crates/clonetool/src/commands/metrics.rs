@@ -100,7 +100,7 @@ const METRICS: [Metric; 13] = [
         "clonetool_suspended",
         "Whether the standby was rolled back and no run was good since, or none may run.",
         |standing, outlook, _| {
-            let waits = outlook.root.as_ref().is_some_and(|root| root.state.suspended);
+            let waits = outlook.root().is_some_and(|root| root.state.suspended);
             Some(if waits || standing.rolled_back.is_some() { 1.0 } else { 0.0 })
         },
     ),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use syncore::apply::Recovered;
 use syncore::record::RunKind;
-use syncore::session;
+use syncore::session::{self, SessionError};
 
 use crate::error::{CommandError, harmless};
 use crate::recorder::Recorder;
@@ -59,9 +59,15 @@ pub(super) fn recover(root: &Path, records: &RecordsOptions) -> Result<Recovered
         recorder.ends(None, &standby_name(root));
         recorder
     };
-    let recovered = session::recover(root)
-        .map_err(CommandError::from)
-        .inspect_err(|error| recorder(UNKNOWN).failed(error))?;
+    let recovered = match session::recover(root) {
+        // It has begun to, or would have to.
+        Err(error @ SessionError::Fatal { .. }) => {
+            let error = CommandError::from(error);
+            recorder(UNKNOWN).failed(&error);
+            return Err(error);
+        }
+        result => result?,
+    };
     match &recovered {
         Recovered::Nothing => {}
         Recovered::Reverted => recorder(UNKNOWN).restored(None, &[], &[], Outcome::Done),

@@ -113,7 +113,7 @@ fn event(standing: &Standing<'_>, health: Health, outlook: &Outlook, now: u64) -
         "protect_rules": protected.as_ref().map(|protected| protected.rules),
         "root": null,
     });
-    if let (Some(root), Some(destination)) = (&outlook.root, standing.destination) {
+    if let (Some(root), Some(destination)) = (outlook.root(), standing.destination) {
         event["root"] = root_event(destination, root);
     }
     event
@@ -130,6 +130,6 @@ fn root_event(path: &str, root: &RootState) -> Value {
         "prepared_as": root.prepared_as,
         "preparation_complete": root.complete,
         "left_undone": left,
-        "held": root.held,
+        "held": root.held().ok(),
     })
 }

@@ -112,8 +112,9 @@ impl<'a> Standing<'a> {
     }
 }
 
-fn is_verdict(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Equal | Outcome::Differences | Outcome::Problems)
+/// Whether a verification says something of all that the profile covers.
+fn is_verdict(record: &Record) -> bool {
+    !record.partial && matches!(record.outcome, Outcome::Equal | Outcome::Differences | Outcome::Problems)
 }
 
 /// Every pair of ends of every profile that was synced in `records`, which are in the order in which the runs began.
@@ -149,7 +150,7 @@ pub fn standings(records: &[Record]) -> Vec<Standing<'_>> {
                 RunKind::Sync => standing.sync(record),
                 RunKind::Rollback => standing.rollback(record),
                 RunKind::Recovery => standing.recovered = Some(record),
-                RunKind::Verify if is_verdict(record.outcome) => standing.verified = Some(record),
+                RunKind::Verify if is_verdict(record) => standing.verified = Some(record),
                 RunKind::Verify => {}
             }
         }
@@ -358,6 +359,7 @@ mod tests {
             run(1, "p", Some("s:/"), Outcome::InSync),
             verify(2, Outcome::Differences),
             verify(3, Outcome::Peer),
+            Record { partial: true, ..verify(4, Outcome::Equal) },
         ];
         let standing = standings(&records)[0];
         assert_eq!(standing.verified.map(|record| record.started_seconds), Some(2));

@@ -121,7 +121,8 @@ pub(super) fn standby(standing: &Standing<'_>, health: Health, outlook: &Outlook
         line("protected", format!("{protected}: clonetool explain {} PATH", harmless(standing.profile)));
     }
     match &outlook.root {
-        Some(root) => of_root(root, &mut line),
+        Some(Ok(root)) => of_root(root, &mut line),
+        Some(Err(error)) => line("root", one_line(&error.message)),
         None => {
             if let Some(boot) = ended.and_then(boot) {
                 line("boot", boot);
@@ -159,8 +160,10 @@ fn of_root(root: &RootState, line: &mut dyn FnMut(&str, String)) {
         (true, false) => format!("prepared as {prepared_as}; {}", root.left_undone()),
     };
     line("boot", boot);
-    if root.held > 0 {
-        line("held", format!("{} of production's: clonetool hold list", root.held));
+    match root.held() {
+        Ok(0) => {}
+        Ok(held) => line("held", format!("{held} of production's: clonetool hold list")),
+        Err(error) => line("held", one_line(&error.message)),
     }
 }
 
