@@ -9,6 +9,7 @@
 
 mod common;
 
+mod accounts;
 mod cli;
 mod docs;
 mod enroll;

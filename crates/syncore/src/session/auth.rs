@@ -13,6 +13,14 @@ use rustix::io::Errno;
 use crate::scan::Root;
 use crate::tree::RelPath;
 
+/// The files of the set, in `/etc`.
+const SET: [&str; 6] = ["passwd", "group", "shadow", "gshadow", "subuid", "subgid"];
+
+/// Whether a path is one of the set.
+pub(crate) fn is_of_set(path: &RelPath) -> bool {
+    path.as_bytes().strip_prefix(b"etc/").is_some_and(|name| SET.iter().any(|one| one.as_bytes() == name))
+}
+
 /// How long lckpwdf(3) waits for the lock, and so do we.
 const LOCK_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -62,7 +70,7 @@ pub(crate) fn defect(
     before: &dyn Fn(&str) -> Option<Vec<u8>>,
 ) -> Option<String> {
     let passwd = file("passwd").unwrap_or_default();
-    for name in ["passwd", "group", "shadow", "gshadow", "subuid", "subgid"] {
+    for name in SET {
         let content = file(name);
         if content.as_ref().is_some_and(|content| content.contains(&0)) {
             return Some(format!("{name} holds NUL bytes, as files do after a crash"));

@@ -13,6 +13,7 @@ use crate::prepare::{Standby, follow_ups, kernel_of};
 use crate::problem::{Operation, Problem};
 use crate::rules::RuleSet;
 use crate::scan::Root;
+use crate::session::auth::{PasswordLock, is_of_set};
 use crate::session::receiver::lock_root;
 use crate::session::{SessionError, agree};
 use crate::tree::RelPath;
@@ -61,6 +62,9 @@ pub(super) fn recover_locked(root: &Arc<Root>) -> Result<Recovered, SessionError
         let Some(standby) = &standby else { return false };
         !standby.is_bootable() || standby.running_kernel().as_ref() == Some(&kernel)
     };
+    // Who waits for the password files sees none of the set before all of it is there.
+    let told = |error: std::io::Error| fatal("read the standby's state", &error);
+    let _accounts = apply::is_interrupted(root).map_err(told)?.then(|| accounts(root)).transpose()?;
     apply::recover(root, &|path| !stays(path)).map_err(|error| fatal("recover the interrupted run", &error))
 }
 
@@ -99,11 +103,13 @@ pub fn roll_back(
         monitor.recovered(&recovered.profile, recovered.generation, recovered.problems);
     }
     let standby = Standby::of(&root).map_err(|error| fatal("read the standby's state", &error))?;
+    let planned = back(true)?;
+    let _accounts = planned.paths.iter().any(is_of_set).then(|| accounts(&root)).transpose()?;
     let Some(standby) = standby else { return back(false) };
     // Written down before anything changes: it is done whatever happens in between.
     let rules = RuleSet::compile(standby.rules())?;
     standby
-        .intend(follow_ups(&rules, back(true)?.paths.iter()))
+        .intend(follow_ups(&rules, planned.paths.iter()))
         .map_err(|error| fatal("write down what has to follow", &error))?;
     let mut back = back(false)?;
     standby
@@ -147,6 +153,11 @@ pub(super) fn ready(root: &Arc<Root>, dry_run: bool) -> Result<Option<Recovery>,
 fn completed(recovered: Recovered) -> Option<Recovery> {
     let Recovered::Completed { profile, generation, problems } = recovered else { return None };
     Some(Recovery { profile, generation, problems: problems.len() as u64 })
+}
+
+/// The standby's password lock.
+fn accounts(root: &Root) -> Result<PasswordLock, SessionError> {
+    PasswordLock::take(root).map_err(|error| fatal("lock the password files", &error.into()))
 }
 
 fn fatal(operation: &'static str, error: &std::io::Error) -> SessionError {

@@ -61,13 +61,14 @@ pub fn roll_back(
     let areas = Areas::of(root, directories.tops())?;
     let journals = undoable(&areas, profile, to)?;
     let within = |path: &RelPath| paths.is_empty() || paths.iter().any(|wanted| path.starts_with(wanted));
+    let (mut seen, mut changed) = (BTreeSet::new(), BTreeSet::new());
     for journal in journals {
         back.undone.push(journal.generation);
         for step in journal.steps.iter().filter(|step| within(step.path())) {
-            if !back.paths.contains(step.path()) {
+            if seen.insert(step.path().clone()) {
                 back.paths.push(step.path().clone());
             }
-            if was_changed(root, step) && !back.changed_since.contains(step.path()) {
+            if was_changed(root, step) && changed.insert(step.path().clone()) {
                 back.changed_since.push(step.path().clone());
             }
         }
