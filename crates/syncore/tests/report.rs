@@ -37,7 +37,7 @@ fn plant(root: &Path) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
-    fs::hard_link(root.join("linked"), root.join("b/also")).unwrap();
+    fs::hard_link(root.join("linked"), root.join("also")).unwrap();
 }
 
 /// What is changed, and how.
