@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::clonetool;
 
-const DOCUMENTS: [&str; 13] = [
+const DOCUMENTS: [&str; 14] = [
     "doc/gates.md",
     "doc/operations.md",
     "doc/prepare-root.md",
@@ -20,6 +20,7 @@ const DOCUMENTS: [&str; 13] = [
     "doc/schedule.md",
     "doc/enroll.md",
     "doc/rollback.md",
+    "doc/snapshots.md",
 ];
 
 fn document(name: &str) -> String {

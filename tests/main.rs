@@ -2,7 +2,7 @@
 //!
 //! These tests need root and, besides a Rust toolchain, the packages `acl attr btrfs-progs debootstrap e2fsprogs
 //! iproute2 iputils-ping libcap2-bin lvm2 openssh-client openssh-server postgresql
-//! qemu-system-common rsync strace tar util-linux zstd`.
+//! qemu-system-common rsync strace tar util-linux xfsprogs zstd`.
 //! `CLONETOOL_SKIP_LOG=FILE` collects the names of the tests that could not run; `CLONETOOL_KEEP=1` keeps the work
 //! directories.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
@@ -31,6 +31,7 @@ mod records;
 mod regressions;
 mod rooms;
 mod schedule;
+mod snapshots;
 mod status;
 mod unattended;
 mod whole;

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms in the order of the table: each may use those before it.
-const ROOMS: [&str; 18] = [
-    "tree", "rules", "delta", "schedule", "role", "profile", "scan", "plan", "process", "gate", "wire",
-    "apply", "verify", "record", "prepare", "watch", "session", "image",
+const ROOMS: [&str; 19] = [
+    "tree", "rules", "delta", "schedule", "role", "profile", "scan", "plan", "process", "frozen", "gate",
+    "wire", "apply", "verify", "record", "prepare", "watch", "session", "image",
 ];
 /// Files that every room may name.
 const LEAVES: [&str; 3] = ["monitor", "problem", "durable"];

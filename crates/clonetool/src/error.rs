@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 
+use syncore::frozen::FreezeError;
 use syncore::image::ImageError;
 use syncore::prepare::PrepareError;
 use syncore::profile::ProfileError;
@@ -168,6 +169,7 @@ impl From<SessionError> for CommandError {
             SessionError::Busy(_) => {
                 Self::new(Kind::Busy, text).hint("run the same command again when it has ended")
             }
+            SessionError::Freeze(freeze) => freeze.into(),
             SessionError::Rules(rules) => rules.into(),
             SessionError::Transport(transport) => transport.into(),
             SessionError::Wire(wire) => wire.into(),
@@ -178,6 +180,25 @@ impl From<SessionError> for CommandError {
             }
             // A new kind of error is a failure until this table says more.
             _ => Self::failed(text),
+        }
+    }
+}
+
+impl From<FreezeError> for CommandError {
+    fn from(error: FreezeError) -> Self {
+        let text = error.to_string();
+        match error {
+            FreezeError::Impossible { .. } => Self::new(Kind::Refused, text).hint(UNCHANGED),
+            FreezeError::Busy(_) => {
+                Self::new(Kind::Busy, text).hint("run the same command again when it has ended")
+            }
+            FreezeError::Lost { .. } => Self::failed(text)
+                .hint("give it more room with source.snapshot-size, or run when less is written")
+                .hint("what was read until then is not trusted; run the same command again"),
+            FreezeError::NotRemoved { .. } => Self::failed(text).hint(UNCHANGED),
+            FreezeError::Cancelled => Self::new(Kind::Interrupted, text),
+            // What failed says what to do, as far as that can be known.
+            _ => Self::failed(text).hint(UNCHANGED),
         }
     }
 }

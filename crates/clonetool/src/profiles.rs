@@ -117,10 +117,11 @@ pub(crate) fn parse(source: &Source) -> Result<Profile, CommandError> {
         return Err(error);
     }
     let (profile, untrusted) = (profile?, untrusted.into_inner());
-    // A gate runs what its profile names, as whoever runs this; so does an event.
+    // A gate runs what its profile names, as whoever runs this; so do a snapshot and an event.
     let gates = profile.gates.iter().map(|gate| (&gate.origin.file, "gates"));
     let event = profile.on_event.iter().map(|event| (&event.origin.file, "on-event"));
-    match gates.chain(event).find(|(file, _)| untrusted.contains(file)) {
+    let snapshots = profile.source.snapshot.iter().map(|snapshot| (&snapshot.origin.file, "snapshots"));
+    match gates.chain(event).chain(snapshots).find(|(file, _)| untrusted.contains(file)) {
         None => Ok(profile),
         Some((file, what)) => {
             Err(CommandError::usage(format!("{file} has {what}, and others than root may write it"))

@@ -4,11 +4,13 @@
 //! What can go wrong: an outcome that claims more than was done; [`Outcome`] is derived from the report in one
 //! place.
 
+use syncore::frozen::Frozen;
 use syncore::gate::Demand;
+use syncore::monitor::Monitor;
 use syncore::plan::Plan;
 use syncore::prepare::PRODUCTION;
 use syncore::problem::{Operation, Problem};
-use syncore::profile::Gate;
+use syncore::profile::{Gate, Snapshot};
 use syncore::rules::RuleSet;
 use syncore::session::{self, Approval, Initiator, Job, Options, Report, SessionError};
 use syncore::tree::RelPath;
@@ -126,11 +128,19 @@ pub(crate) struct Undertaking {
     pub(crate) held: Option<Job>,
     /// What must hold before anything is done, and again before anything is changed.
     pub(crate) gates: Vec<Gate>,
+    /// The moment of the source that is read instead, if anything is to be changed.
+    pub(crate) snapshot: Option<Freezing>,
+}
+
+/// The moment of a source that is to be made, and the name under which.
+pub(crate) struct Freezing {
+    pub(crate) profile: String,
+    pub(crate) settings: Snapshot,
 }
 
 impl From<Job> for Undertaking {
     fn from(job: Job) -> Self {
-        Self { job, held: None, gates: Vec::new() }
+        Self { job, held: None, gates: Vec::new(), snapshot: None }
     }
 }
 
@@ -143,22 +153,13 @@ fn carry_out(purpose: Purpose, work: &Undertaking, ui: &Ui) -> Result<Outcome, C
     }
     let gates = if purpose == Purpose::Change { &work.gates[..] } else { &[] };
     gates::hold(gates, Moment::BeforePlan, job, None, ui)?;
-    let mut deciding = Deciding { gates, job, ui, planned_changes: 0, refused: None };
-    let mut report = deciding.run()?;
-    if let Some(held) = work.held.as_ref().filter(|_| report.standby) {
-        deciding.job = held;
-        match deciding.run() {
-            Ok(more) => report.add(more),
-            // Of a refusal scripts know that nothing was changed, and the first part has changed something.
-            Err(error)
-                if error.kind == Kind::Refused && purpose == Purpose::Change && report.plan.is_some() =>
-            {
-                report.problems.push(held_back(&error));
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    let freezing = work.snapshot.as_ref().filter(|_| purpose == Purpose::Change);
+    let frozen = freezing.map(|freezing| freeze(freezing, job, ui)).transpose()?;
+    let mut deciding =
+        Deciding { gates, job, frozen: frozen.as_ref(), ui, planned_changes: 0, refused: None };
+    let result = deciding.run_all(purpose, work.held.as_ref());
     let planned_changes = deciding.planned_changes;
+    let report = melt(frozen, result, ui)?;
     let outcome = ui.recorded(Outcome::of(purpose, &job.options, &report, planned_changes), &report);
     ui.finished(outcome, &job.options, &report);
     match ui.output_error() {
@@ -177,10 +178,39 @@ fn held_back(refusal: &CommandError) -> Problem {
     Problem::new(&path, Operation::Protect, reason)
 }
 
+/// Makes the moment that is read, and says what was left of an earlier one.
+fn freeze(freezing: &Freezing, job: &Job, ui: &Ui) -> Result<Frozen, CommandError> {
+    let frozen = session::freeze(job, &freezing.profile, &freezing.settings, ui)?;
+    for leftover in frozen.leftovers() {
+        ui.notice(&format!("removed the snapshot {leftover}, which a run that was cut off had left"));
+    }
+    Ok(frozen)
+}
+
+/// Removes what was read, however the run ended; that it is still there is a problem of the run.
+fn melt(
+    frozen: Option<Frozen>,
+    mut result: Result<Report, CommandError>,
+    ui: &Ui,
+) -> Result<Report, CommandError> {
+    if let Err(error) = frozen.map_or(Ok(()), Frozen::remove) {
+        match &mut result {
+            Ok(report) => {
+                let problem = Problem::new(&RelPath::root(), Operation::RemoveSnapshot, error);
+                ui.problem(&problem);
+                report.problems.push(problem);
+            }
+            Err(_) => ui.notice(&error.to_string()),
+        }
+    }
+    result
+}
+
 /// Who started the run: shows the plan, and asks the gates again before it is carried out.
 struct Deciding<'a> {
     gates: &'a [Gate],
     job: &'a Job,
+    frozen: Option<&'a Frozen>,
     ui: &'a Ui,
     planned_changes: usize,
     /// What a gate said when it was asked again.
@@ -203,7 +233,7 @@ impl Initiator for Deciding<'_> {
     }
 }
 
-impl Deciding<'_> {
+impl<'a> Deciding<'a> {
     fn ask(&mut self, moment: Moment, demand: Option<Demand>) -> Approval {
         match gates::hold(self.gates, moment, self.job, demand, self.ui) {
             Ok(()) => Approval::Run,
@@ -215,9 +245,27 @@ impl Deciding<'_> {
         }
     }
 
+    /// Runs the job, and `held` after it, if the destination turns out to be a standby.
+    fn run_all(&mut self, purpose: Purpose, held: Option<&'a Job>) -> Result<Report, CommandError> {
+        let mut report = self.run()?;
+        let Some(held) = held.filter(|_| report.standby) else { return Ok(report) };
+        self.job = held;
+        match self.run() {
+            Ok(more) => report.add(more),
+            // Of a refusal scripts know that nothing was changed, and the first part has changed something.
+            Err(error)
+                if error.kind == Kind::Refused && purpose == Purpose::Change && report.plan.is_some() =>
+            {
+                report.problems.push(held_back(&error));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(report)
+    }
+
     fn run(&mut self) -> Result<Report, CommandError> {
         let (job, ui) = (self.job, self.ui);
-        match session::run_under(job, self, ui) {
+        match session::run_under(job, self.frozen, self, ui) {
             Err(SessionError::Cancelled | SessionError::Wire(WireError::Cancelled))
                 if !interrupt::requested() =>
             {

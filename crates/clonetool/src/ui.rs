@@ -228,6 +228,16 @@ impl Ui {
         }
     }
 
+    /// Prints what happened besides the run and somebody has to know, also where nobody watches.
+    pub(crate) fn notice(&self, text: &str) {
+        let text = harmless(text);
+        self.progress.suspend(|| alert(&text));
+        self.print_event(|| json::warning(&text));
+        if let Some(log) = &self.log {
+            log.line(&format!("warning: {text}"));
+        }
+    }
+
     /// Says what a gate answered.
     pub(crate) fn gate(&self, gate: &Gate, answer: &Answer, moment: Moment) {
         self.print_event(|| json::gate(gate, answer, moment));

@@ -56,6 +56,7 @@
 //! | [`scan`] | the held root, the parallel walk, metadata, filesystem boundaries |
 //! | [`plan`] | the comparison of two directories, and all changes of a run as a value |
 //! | [`gate`] | whether a run may begin: what a profile asks of the pair, and the answers |
+//! | [`frozen`] | snapshots of the source, made before a run and removed after it |
 //! | [`wire`] | messages, frames, limits, and the transports that carry them |
 //! | [`apply`] | staging, renaming, metadata, links, deletions, flushing |
 //! | [`record`] | what every run leaves behind, and what that says of a standby |
@@ -76,6 +77,7 @@
 pub mod apply;
 pub mod delta;
 pub mod durable;
+pub mod frozen;
 pub mod gate;
 pub mod image;
 pub mod monitor;

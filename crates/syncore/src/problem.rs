@@ -45,6 +45,8 @@ pub enum Operation {
     Protect,
     /// Carrying out what is committed already.
     Commit,
+    /// Removing the snapshot of the source.
+    RemoveSnapshot,
 }
 
 impl Operation {
@@ -67,6 +69,7 @@ impl Operation {
             Self::Delete => "delete it",
             Self::FollowUp => "do what has to follow its change",
             Self::Commit => "carry out what is committed",
+            Self::RemoveSnapshot => "remove the snapshot that was read",
             Self::Protect => "change it",
         }
     }

@@ -15,7 +15,7 @@ use crate::error::CommandError;
 use crate::profiles;
 use crate::recorder::Recorder;
 use crate::records::RecordsOptions;
-use crate::run::{self, Outcome, Purpose, Undertaking};
+use crate::run::{self, Freezing, Outcome, Purpose, Undertaking};
 use crate::ui::Ui;
 use crate::unattended::UnattendedOptions;
 
@@ -138,7 +138,9 @@ impl RunArguments {
             None => None,
         };
         let job = Job { source, destination, rules: self.scope.rules(profile.rules())?, options };
-        Ok(Undertaking { job, held, gates: profile.gates })
+        let name = profiles::kept_name(&self.profile.profile);
+        let snapshot = profile.source.snapshot.map(|settings| Freezing { profile: name, settings });
+        Ok(Undertaking { job, held, gates: profile.gates, snapshot })
     }
 }
 

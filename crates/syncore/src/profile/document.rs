@@ -45,6 +45,22 @@ pub(super) struct SourceTable {
     pub(super) root: Option<Spanned<String>>,
     pub(super) one_file_system: Option<bool>,
     pub(super) also: Option<Vec<Spanned<String>>>,
+    pub(super) snapshot: Option<Spanned<SnapshotWord>>,
+    pub(super) snapshot_size: Option<Spanned<String>>,
+    pub(super) snapshot_command: Option<Spanned<Vec<String>>>,
+    pub(super) snapshot_remove: Option<Spanned<Vec<String>>>,
+    pub(super) snapshot_except: Option<Vec<Spanned<String>>>,
+    pub(super) snapshot_timeout: Option<Spanned<String>>,
+}
+
+/// By what a snapshot of the source is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum SnapshotWord {
+    None,
+    Lvm,
+    Btrfs,
+    Command,
 }
 
 #[derive(Debug, Default, Deserialize)]

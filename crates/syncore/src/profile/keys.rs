@@ -182,12 +182,7 @@ impl<'a> Keys<'a> {
         let wanted = "a number of bytes, or a string such as \"512MiB\" (KiB, MiB, GiB, TiB),";
         let convert = |value: &Value| match value {
             Value::Integer(bytes) => u64::try_from(*bytes).ok(),
-            Value::String(text) => {
-                let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
-                let (number, shift) =
-                    units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)))?;
-                number.trim_end().parse::<u64>().ok()?.checked_mul(1 << shift)
-            }
+            Value::String(text) => parse_bytes(text),
             _ => None,
         };
         Ok(self.take(key, wanted, convert)?.map(Spanned::into_inner))
@@ -221,6 +216,13 @@ impl<'a> Keys<'a> {
             Some(key) => Err(self.unknown("key", key, closest(key.get_ref(), self.asked.iter().copied()))),
         }
     }
+}
+
+/// Bytes as a person writes them.
+pub(super) fn parse_bytes(text: &str) -> Option<u64> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let (number, shift) = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)))?;
+    number.trim_end().parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// Whether it can be an argument of a program without being taken for anything but a name.

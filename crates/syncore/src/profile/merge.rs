@@ -13,7 +13,7 @@ use super::document::{CommitTable, DeleteTable, Document, SetName, Text};
 use super::error::closest;
 use super::shipped;
 use super::times::parse_duration;
-use super::{OnEvent, Profile, ProfileError, Resolver, Row, gate_keys};
+use super::{OnEvent, Profile, ProfileError, Resolver, Row, gate_keys, snapshot};
 use crate::rules::{Action, Class, Rule, Treatment};
 use crate::schedule::CalendarError;
 use crate::tree::RelPath;
@@ -24,11 +24,18 @@ pub(super) struct Merge<'a> {
     open: Vec<String>,
     done: Vec<String>,
     profile: Profile,
+    snapshot: snapshot::Keys,
 }
 
 impl<'a> Merge<'a> {
     pub(super) fn new(name: &str, resolver: Resolver<'a>) -> Self {
-        Self { resolver, open: Vec::new(), done: Vec::new(), profile: Profile::empty(name) }
+        Self {
+            resolver,
+            open: Vec::new(),
+            done: Vec::new(),
+            profile: Profile::empty(name),
+            snapshot: snapshot::Keys::default(),
+        }
     }
 
     /// Reads `text`, and first what it extends.
@@ -85,25 +92,23 @@ impl<'a> Merge<'a> {
             replace(&mut profile.description, document.description);
         }
         if let Some(command) = document.on_event {
-            profile.on_event = Some(OnEvent { origin: text.origin(&command), command: argv(command, text)? });
+            profile.on_event =
+                Some(OnEvent { origin: text.origin(&command), command: argv("on-event", command, text)? });
         }
         if let Some(timeout) = document.on_event_timeout {
             let reason = |reason| text.bad("on-event-timeout", &timeout, reason);
             profile.on_event_timeout = parse_duration(timeout.get_ref()).map_err(reason)?;
         }
         let source = document.source;
-        if let Some(root) = source.root {
-            profile.source.root = absolute("source.root", &root, text)?;
+        if let Some(root) = &source.root {
+            profile.source.root = absolute("source.root", root, text)?;
         }
         replace(&mut profile.source.one_file_system, source.one_file_system);
-        if let Some(also) = source.also {
-            let below = |path: &Spanned<String>| {
-                absolute("source.also", path, text)?;
-                RelPath::from_absolute(path.get_ref().as_bytes())
-                    .map_err(|error| text.bad("source.also", path, error.to_string()))
-            };
+        if let Some(also) = &source.also {
+            let below = |path| below_source("source.also", path, text);
             profile.source.also = also.iter().map(below).collect::<Result<_, _>>()?;
         }
+        self.snapshot.overlay(source, text)?;
         let standby = document.standby;
         if let Some(address) = standby.address {
             // An address that begins with a dash would be taken for an option of ssh.
@@ -209,8 +214,9 @@ impl<'a> Merge<'a> {
     }
 
     /// The whole.
-    pub(super) fn finish(self) -> Profile {
-        self.profile
+    pub(super) fn finish(mut self) -> Result<Profile, ProfileError> {
+        self.profile.source.snapshot = self.snapshot.finish(&self.profile.source)?;
+        Ok(self.profile)
     }
 }
 
@@ -235,7 +241,11 @@ pub(super) fn absolute(
 }
 
 /// The words of a program that is called without a shell.
-fn argv(command: Spanned<Vec<String>>, text: Text<'_>) -> Result<Vec<String>, ProfileError> {
+pub(super) fn argv(
+    key: &'static str,
+    command: Spanned<Vec<String>>,
+    text: Text<'_>,
+) -> Result<Vec<String>, ProfileError> {
     let is_absolute = command.get_ref().first().is_some_and(|program| program.starts_with('/'));
     let reason = match command.get_ref().iter().any(|word| word.contains('\0')) {
         true => "it has a NUL character",
@@ -243,7 +253,17 @@ fn argv(command: Spanned<Vec<String>>, text: Text<'_>) -> Result<Vec<String>, Pr
         false => return Ok(command.into_inner()),
     };
     let shown = Spanned::new(command.span(), command.get_ref().join(" "));
-    Err(text.bad("on-event", &shown, reason))
+    Err(text.bad(key, &shown, reason))
+}
+
+/// An absolute path as it is below the source root.
+pub(super) fn below_source(
+    key: &'static str,
+    path: &Spanned<String>,
+    text: Text<'_>,
+) -> Result<RelPath, ProfileError> {
+    absolute(key, path, text)?;
+    RelPath::from_absolute(path.get_ref().as_bytes()).map_err(|error| text.bad(key, path, error.to_string()))
 }
 
 /// A rule from one element of a list.

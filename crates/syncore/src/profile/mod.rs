@@ -14,6 +14,7 @@ mod gate_keys;
 mod keys;
 mod merge;
 mod shipped;
+mod snapshot;
 mod times;
 
 #[cfg(test)]
@@ -33,6 +34,8 @@ use document::{StandbyDocument, Text};
 pub use error::ProfileError;
 pub use gate::{Check, Gate, Hours, Manager, Method, Mounted, Peer, Postgresql, Replication, VolumeGroup};
 pub use shipped::{catalogues, shipped};
+pub(crate) use snapshot::SNAPSHOT_DIRECTORY;
+pub use snapshot::{Snapshot, SnapshotBy};
 pub use times::parse_duration;
 
 /// Gives the text of the profile or catalogue of a name that the host itself keeps; none where it keeps none.
@@ -75,6 +78,8 @@ pub struct Source {
     pub one_file_system: bool,
     /// Filesystems below the root that are entered all the same.
     pub also: Vec<RelPath>,
+    /// A moment of it that is read in its place; none by default.
+    pub snapshot: Option<Snapshot>,
 }
 
 /// What is changed: `[standby]`.
@@ -214,12 +219,13 @@ impl Profile {
         // A shipped profile says so, wherever a rule of it is named.
         let file = shipped::find(name).filter(|(_, shipped)| *shipped == text).map(|(file, _)| file);
         merge.add(name, Text { file: file.as_deref().unwrap_or(name), text })?;
-        let profile = merge.finish();
+        let profile = merge.finish()?;
         RuleSet::compile(profile.rules())?;
         Ok(profile)
     }
 
-    /// All rules: the catalogue's rows, then include, exclude and protect of every file.
+    /// All rules: the catalogue's rows, then include, exclude and protect of every file, then what keeps snapshots of the
+    /// source out.
     #[must_use]
     pub fn rules(&self) -> Vec<Rule> {
         let rows = self.rows.iter().map(|row| Rule {
@@ -228,7 +234,8 @@ impl Profile {
             origin: row.origin.clone(),
             treatment: row.treatment.clone(),
         });
-        rows.chain(self.rules.iter().cloned()).collect()
+        let snapshots = self.source.snapshot.iter().flat_map(|snapshot| snapshot.rules(&self.source.also));
+        rows.chain(self.rules.iter().cloned()).chain(snapshots).collect()
     }
 
     /// The rules under which what is held ([`Class::G`]) is brought to where the standby keeps it, apart from where it
@@ -268,7 +275,7 @@ impl Profile {
         Self {
             name: name.to_string(),
             description: String::new(),
-            source: Source { root: "/".into(), one_file_system: true, also: Vec::new() },
+            source: Source { root: "/".into(), one_file_system: true, also: Vec::new(), snapshot: None },
             standby: Standby { address: None, root: "/".into(), transport: Transport::default() },
             delete: Delete::default(),
             commit: Commit::default(),

@@ -74,7 +74,10 @@ source = "x(1)"
 #[test]
 fn an_empty_profile_has_the_defaults() {
     let profile = parse("").unwrap();
-    assert_eq!(profile.source, Source { root: "/".into(), one_file_system: true, also: vec![] });
+    assert_eq!(
+        profile.source,
+        Source { root: "/".into(), one_file_system: true, also: vec![], snapshot: None }
+    );
     assert_eq!(profile.standby.address, None);
     assert_eq!((profile.delete.enabled, profile.commit.mode), (false, CommitMode::Run));
     assert_eq!((profile.commit.keep_generations, profile.delete.limits.max_entries), (3, 500));

@@ -6,6 +6,7 @@
 //! itself. What can go wrong: `/proc` is not mounted, so that mounts cannot be listed: then only the walk sees them.
 
 use std::collections::HashSet;
+use std::ffi::CStr;
 use std::os::fd::AsFd;
 
 use rustix::fs::{Mode, OFlags, fstatfs, openat};
@@ -163,6 +164,24 @@ pub fn never_entered(directory: impl AsFd) -> bool {
     fstatfs(directory).map_or(true, |fs| {
         u32::try_from(fs.f_type & 0xffff_ffff).map_or(true, |magic| NEVER_ENTERED.contains(&magic))
     })
+}
+
+/// `BTRFS_SUPER_MAGIC` (statfs(2)).
+const BTRFS: u32 = 0x9123_683e;
+/// What a snapshot has in place of a subvolume that was nested in what it is of (`BTRFS_EMPTY_SUBVOL_DIR_OBJECTID`).
+const HOLLOW_INODE: u64 = 2;
+
+/// Whether an open directory is on btrfs.
+pub(crate) fn is_btrfs(directory: impl AsFd) -> bool {
+    fstatfs(directory).is_ok_and(|fs| u32::try_from(fs.f_type & 0xffff_ffff) == Ok(BTRFS))
+}
+
+/// Whether the directory `name` in the open `parent` only stands where a subvolume is in what this is a snapshot of. It is
+/// empty, and says nothing of what is in the subvolume. What the top of a mounted filesystem may have as its number too,
+/// no other directory of btrfs has.
+pub(super) fn is_hollow(parent: impl AsFd, name: &CStr, child: &Identity) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    child.inode == HOLLOW_INODE && openat(parent, name, flags, Mode::empty()).is_ok_and(is_btrfs)
 }
 
 /// The filesystems mounted below `root`, sorted by path; none when `/proc` cannot be read.

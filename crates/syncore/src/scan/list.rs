@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
 
-use super::boundary::{Boundaries, never_entered};
+use super::boundary::{Boundaries, is_hollow, never_entered};
 use super::metadata::{Detail, Inode, Scratch, read_entry, read_kind};
 use super::root::{Identity, Root};
 use crate::problem::{Operation, Problem};
@@ -251,6 +251,9 @@ impl View {
     }
 
     fn enters(&self, place: &Place<'_>, child: &Named<'_>) -> bool {
+        if is_hollow(place.directory, child.name, &child.inode.identity) {
+            return false;
+        }
         let boundary = place.identity.boundary_to(&child.inode.identity);
         if !boundary && self.boundaries.barriers.is_empty() {
             return true;

@@ -21,7 +21,7 @@ pub use root::{Identity, Root, proc_path};
 pub use snapshot::{KEPT_LINES_BYTES, Snapshot};
 pub use walk::scan;
 
-pub(crate) use boundary::{MountSource, mount_sources};
+pub(crate) use boundary::{MountSource, is_btrfs, mount_sources};
 pub(crate) use metadata::{carried, from_statx};
 pub(crate) use root::{identity_of, statx_mask};
 pub(crate) use walk::line_digest;

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::apply::{ELSEWHERE, PLAIN_HOME};
+use crate::profile::SNAPSHOT_DIRECTORY;
 use crate::rules::{self, Action, Class, Origin, Rule, RuleSet, Scope, Treatment};
 use crate::scan::{Boundaries, Mount, Root, mounts_below};
 use crate::session::{Job, SessionError};
@@ -21,26 +22,28 @@ const OWN_STATE: &str = "/var/lib/clonetool";
 
 /// What this end knows of `root`.
 pub(crate) fn facts(root: &Root, rules: Vec<Rule>, standby: bool) -> Facts {
-    let mut entries = 0;
-    if let Ok(directory) = root.open_directory(&RelPath::root()) {
-        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
-        let mut names = rustix::fs::RawDir::new(&directory, &mut buffer);
-        while let Some(Ok(name)) = names.next() {
-            entries += u32::from(!matches!(name.file_name().to_bytes(), b"." | b".." | b"lost+found"));
-            if entries > 0 {
-                break;
-            }
-        }
-    }
     Facts {
         root: root.canonical_path().unwrap_or_default(),
         boot_id: boot_id(),
         mounts: mounts_below(root),
         rules,
-        empty: entries == 0,
+        empty: is_empty(root),
         standby,
         recovered: None,
     }
+}
+
+/// Whether nothing is in a root, or it cannot be read.
+pub(crate) fn is_empty(root: &Root) -> bool {
+    let Ok(directory) = root.open_directory(&RelPath::root()) else { return true };
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut names = rustix::fs::RawDir::new(&directory, &mut buffer);
+    while let Some(Ok(name)) = names.next() {
+        if !matches!(name.file_name().to_bytes(), b"." | b".." | b"lost+found") {
+            return false;
+        }
+    }
+    true
 }
 
 /// What can be said of a root that is not there yet; its parent must be.
@@ -129,11 +132,12 @@ pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) ->
     })
 }
 
-/// What a run that changes all or nothing keeps to itself on the standby.
+/// What a run keeps to itself: on the standby one that changes all or nothing, on the source one that reads a snapshot.
 pub(crate) fn areas(mounts: &[Mount]) -> Vec<Rule> {
     let origin = Origin { file: "clonetool".into(), line: 0 };
     let tops = mounts.iter().filter(|mount| mount.is_local()).map(|mount| mount.path.clone());
-    let elsewhere = tops.chain([RelPath::root()]).map(|top| top.join(ELSEWHERE.as_bytes()));
+    let names = |top: RelPath| [ELSEWHERE, SNAPSHOT_DIRECTORY].map(|name| top.join(name.as_bytes()));
+    let elsewhere = tops.chain([RelPath::root()]).flat_map(names);
     let homes = [&OWN_STATE[1..], PLAIN_HOME].into_iter().filter_map(|home| RelPath::new(home).ok());
     let protect = |path: RelPath| {
         let pattern = rules::literal(&[b"/", path.as_bytes()].concat());

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_lock, openat};
 use rustix::io::Errno;
 
+use crate::rules::{RuleSet, Scope, Treatment};
 use crate::scan::Root;
 use crate::tree::RelPath;
 
@@ -60,6 +61,17 @@ impl PasswordLock {
             }
         }
     }
+}
+
+/// The files of the set that are in scope.
+pub(crate) fn files(rules: &RuleSet) -> Vec<RelPath> {
+    let rows = rules.rules().filter(|rule| rule.treatment == Treatment::AuthSet);
+    let paths = rows.filter_map(|rule| RelPath::from_absolute(&rule.pattern).ok());
+    let carried = |path: &RelPath| {
+        let decision = rules.decide(path, false);
+        decision.auth_set && decision.scope == Scope::In
+    };
+    paths.filter(carried).collect()
 }
 
 /// Why a set of password files is turned away.

@@ -196,6 +196,9 @@ pub enum SessionError {
     /// Another run holds the standby root.
     #[error("another run holds {0}")]
     Busy(String),
+    /// The source cannot be read as it was at one moment.
+    #[error(transparent)]
+    Freeze(#[from] crate::frozen::FreezeError),
     /// The rules do not compile.
     #[error(transparent)]
     Rules(#[from] crate::rules::RuleError),

@@ -15,6 +15,7 @@ mod basis;
 mod describe;
 mod differ;
 mod examine;
+mod freeze;
 mod job;
 mod judge;
 mod large;
@@ -33,6 +34,7 @@ mod sender;
 mod stable;
 mod standby;
 
+use crate::frozen::Frozen;
 use crate::gate::Host;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::Plan;
@@ -43,6 +45,7 @@ use crate::wire::{
 
 pub(crate) use agree::{open_root, reaches};
 pub use examine::surroundings;
+pub use freeze::freeze;
 pub use job::{AgentLimits, Approval, Initiator, Job, Location, Options, Report, SessionError};
 pub(crate) use receiver::lock_root;
 pub use restore::{State, generations, recover, resume, roll_back, state};
@@ -78,16 +81,17 @@ pub fn run(
     approve: &mut dyn FnMut(&Plan) -> Approval,
     monitor: &dyn Monitor,
 ) -> Result<Report, SessionError> {
-    run_under(job, &mut Approving(approve), monitor)
+    run_under(job, None, &mut Approving(approve), monitor)
 }
 
 /// As [`run`], for who wants to be asked more than once: `initiator` sees the finished plan, and is asked again
-/// immediately before the first change.
+/// immediately before the first change. With the job's source `frozen`, that is what is read.
 ///
 /// # Errors
-/// As of [`run`].
+/// As of [`run`]; [`SessionError::Freeze`] when that cannot be read any more.
 pub fn run_under(
     job: &Job,
+    frozen: Option<&Frozen>,
     initiator: &mut dyn Initiator,
     monitor: &dyn Monitor,
 ) -> Result<Report, SessionError> {
@@ -95,10 +99,10 @@ pub fn run_under(
     match (&job.source, &job.destination) {
         (Location::Remote(..), Location::Remote(..)) => Err(SessionError::BothRemote),
         (Location::Local(source), Location::Local(destination)) => {
-            run_local(job, source, destination, initiator, monitor)
+            run_local(job, (source, frozen), destination, initiator, monitor)
         }
         (Location::Local(source), Location::Remote(remote, path)) => {
-            let sender = sender::Sender::open(source)?;
+            let sender = sender::Sender::open(source, frozen)?;
             run_remote(job, remote, path, Part::Receiver, monitor, |connection, peer| {
                 tell_recovery(peer, monitor);
                 let start = agree::decide(job, sender.facts(), peer, true)?;
@@ -107,6 +111,9 @@ pub fn run_under(
                     sender.run(connection, start, Some((job.options.dry_run, initiator)), monitor)?;
                 Ok(Report { standby: peer.standby, ..report })
             })
+        }
+        (Location::Remote(..), Location::Local(_)) if frozen.is_some() => {
+            Err(SessionError::Refused("a snapshot is of this host, and the source is on another".to_owned()))
         }
         (Location::Remote(remote, path), Location::Local(destination)) => {
             let receiver = receiver::Receiving::open(destination, job.options.dry_run)?;
@@ -178,12 +185,12 @@ fn tell_recovery(receiver: &Facts, monitor: &dyn Monitor) {
 
 fn run_local(
     job: &Job,
-    source: &Path,
+    (source, frozen): (&Path, Option<&Frozen>),
     destination: &Path,
     initiator: &mut dyn Initiator,
     monitor: &dyn Monitor,
 ) -> Result<Report, SessionError> {
-    let sender = sender::Sender::open(source)?;
+    let sender = sender::Sender::open(source, frozen)?;
     let receiver = receiver::Receiving::open(destination, job.options.dry_run)?;
     tell_recovery(receiver.facts(), monitor);
     let start = agree::decide(job, sender.facts(), receiver.facts(), false)?;
@@ -311,7 +318,7 @@ fn serve_on(
     let path = confine(&path, limit.as_ref())?;
     match open.part {
         Part::Sender => {
-            let sender = sender::Sender::open(&path)?;
+            let sender = sender::Sender::open(&path, None)?;
             check_confined(&sender.facts().root, limit.as_ref())?;
             connection.outgoing.send(CONTROL, Message::Opened(sender.facts().clone()))?;
             let examine = || Ok(examine::examine_root(&sender.root()));
@@ -485,7 +492,7 @@ mod tests {
         // Between the look and the opening.
         std::fs::remove_dir(jail.join("swapped")).unwrap();
         std::os::unix::fs::symlink(&outside, jail.join("swapped")).unwrap();
-        let sender = sender::Sender::open(&resolved).unwrap();
+        let sender = sender::Sender::open(&resolved, None).unwrap();
         let judged = check_confined(&sender.facts().root, Some(&limit));
         assert!(matches!(judged, Err(SessionError::Refused(_))), "{judged:?}");
     }

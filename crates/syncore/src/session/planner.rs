@@ -13,10 +13,9 @@ use rayon::prelude::*;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Change, Draft, Item, Line, Listed, Plan, PlanError};
 use crate::problem::{Operation, Problem};
-use crate::rules::{Scope, Treatment};
 use crate::scan::{Snapshot, View};
-use crate::session::SessionError;
 use crate::session::differ::{Differ, Found, Pending};
+use crate::session::{SessionError, auth};
 use crate::tree::{Attributes, Entry, Kind, RelPath};
 use crate::wire::{Answer, CONTROL, Extra, Incoming, Message, Outgoing, WireError};
 
@@ -146,16 +145,7 @@ impl<'a> Planner<'a> {
     /// looked equal may have changed since.
     fn complete_auth_set(&mut self) -> Result<(), PlanError> {
         let view = self.differ.view;
-        let rules = &view.rules;
-        let set: Vec<RelPath> = rules
-            .rules()
-            .filter(|rule| rule.treatment == Treatment::AuthSet)
-            .filter_map(|rule| RelPath::from_absolute(&rule.pattern).ok())
-            .filter(|path| {
-                let decision = rules.decide(path, false);
-                decision.auth_set && decision.scope == Scope::In
-            })
-            .collect();
+        let set = auth::files(&view.rules);
         let sent = |path| self.found.drafts.find(path).is_some_and(|item| item.needs_content());
         if !set.iter().any(sent) {
             return Ok(());

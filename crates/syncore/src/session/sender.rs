@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::apply::Problems;
+use crate::frozen::Frozen;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::Plan;
 use crate::prepare::Journal;
@@ -19,19 +20,25 @@ use crate::wire::{CONTROL, Connection, Facts, Message, Start};
 const PLAN_PART_BYTES: usize = 128 * 1024;
 
 /// A source root, open and looked at.
-pub(crate) struct Sender {
+pub(crate) struct Sender<'m> {
     root: Arc<Root>,
     facts: Facts,
+    frozen: Option<&'m Frozen>,
 }
 
-impl Sender {
-    pub(crate) fn open(path: &Path) -> Result<Self, SessionError> {
-        let root = agree::open_root(path, "source")?;
-        let root = Arc::new(root);
+impl<'m> Sender<'m> {
+    /// What is frozen of it is read in its place; what is mounted where, and where it is, is the source's own all the same.
+    pub(crate) fn open(path: &Path, frozen: Option<&'m Frozen>) -> Result<Self, SessionError> {
+        let live = match frozen {
+            Some(frozen) => frozen.live(),
+            None => Arc::new(agree::open_root(path, "source")?),
+        };
         // One that cannot be read is there all the same.
-        let prepared = Journal::read(&root).map_or(true, |journal| journal.is_some());
-        let facts = agree::facts(&root, Vec::new(), prepared);
-        Ok(Self { root, facts })
+        let prepared = Journal::read(&live).map_or(true, |journal| journal.is_some());
+        let mut facts = agree::facts(&live, Vec::new(), prepared);
+        let root = frozen.and_then(Frozen::root).unwrap_or(live);
+        facts.empty |= agree::is_empty(&root);
+        Ok(Self { root, facts, frozen })
     }
 
     pub(crate) fn root(&self) -> Arc<Root> {
@@ -60,6 +67,7 @@ impl Sender {
             names: start.names,
         };
         let snapshot = scan_root(&view, !start.delta, monitor)?;
+        self.check()?;
         let problems = Problems::default();
         snapshot.problems.iter().cloned().for_each(|problem| problems.add(problem));
         self.foreign_mounts(&view, &problems, monitor);
@@ -132,13 +140,17 @@ impl Sender {
                     mine.extend(theirs);
                 }
                 Message::Staged if say.is_some() => {
-                    let decided = say.as_mut().map_or(Ok(()), |(_, initiator)| last_word(*initiator));
+                    let word = say.as_mut().map_or(Ok(()), |(_, initiator)| last_word(*initiator));
+                    let decided = self.check().and(word);
                     connection.outgoing.send(CONTROL, Message::Decision(decided.is_ok()))?;
                     decided?;
                 }
                 // An initiator that only wanted to see an empty plan.
                 Message::Decision(false) => break,
                 Message::Finished { literal_bytes, copied_bytes, generation } => {
+                    if start.whole.is_none() {
+                        self.check()?;
+                    }
                     (report.literal_bytes, report.copied_bytes) = (literal_bytes, copied_bytes);
                     report.generation = generation;
                     break;
@@ -148,6 +160,11 @@ impl Sender {
         }
         report.problems = sorted(mine);
         Ok(report)
+    }
+
+    /// Sees to it that what was read was right.
+    fn check(&self) -> Result<(), SessionError> {
+        self.frozen.map_or(Ok(()), |frozen| Ok(frozen.check()?))
     }
 
     /// Reports directories that hold something here but cannot be copied into, because the standby has another
