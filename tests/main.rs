@@ -10,6 +10,7 @@
 mod common;
 
 mod accounts;
+mod busy;
 mod cli;
 mod docs;
 mod enroll;

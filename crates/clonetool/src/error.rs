@@ -60,7 +60,7 @@ pub(crate) enum Kind {
     Suspended { state: u64 },
     /// The peer or the way to it.
     Peer,
-    /// Another run holds the standby root.
+    /// Another run holds the source or the standby.
     Busy,
     /// A signal asked to stop.
     Interrupted,

@@ -4,6 +4,8 @@
 //! What can go wrong: an outcome that claims more than was done; [`Outcome`] is derived from the report in one
 //! place.
 
+use std::time::{Duration, Instant};
+
 use syncore::frozen::Frozen;
 use syncore::gate::Demand;
 use syncore::monitor::Monitor;
@@ -22,6 +24,13 @@ use crate::gates::{self, Moment};
 use crate::interrupt;
 use crate::recorder::Recorder;
 use crate::ui::Ui;
+
+/// How long a run that waits for another one lets pass before it looks again: at first, and when that took long. A look
+/// at another host is a connection.
+const WAIT_FIRST: Duration = Duration::from_millis(250);
+const WAIT_LONGEST: Duration = Duration::from_secs(8);
+/// How often it looks meanwhile whether it is to stop.
+const WAIT_TICK: Duration = Duration::from_millis(50);
 
 /// What a run is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +139,8 @@ pub(crate) struct Undertaking {
     pub(crate) gates: Vec<Gate>,
     /// The moment of the source that is read instead, if anything is to be changed.
     pub(crate) snapshot: Option<Freezing>,
+    /// How long it waits while another run is at work.
+    pub(crate) patience: Duration,
 }
 
 /// The moment of a source that is to be made, and the name under which.
@@ -140,7 +151,7 @@ pub(crate) struct Freezing {
 
 impl From<Job> for Undertaking {
     fn from(job: Job) -> Self {
-        Self { job, held: None, gates: Vec::new(), snapshot: None }
+        Self { job, held: None, gates: Vec::new(), snapshot: None, patience: Duration::ZERO }
     }
 }
 
@@ -151,6 +162,20 @@ fn carry_out(purpose: Purpose, work: &Undertaking, ui: &Ui) -> Result<Outcome, C
     for unreachable in RuleSet::compile(job.rules.clone())?.never_matching() {
         ui.warn(&unreachable.to_string());
     }
+    let (report, planned_changes) = in_turn(work.patience, ui, || attempt(purpose, work, ui))?;
+    let outcome = ui.recorded(Outcome::of(purpose, &job.options, &report, planned_changes), &report);
+    ui.finished(outcome, &job.options, &report);
+    match ui.output_error() {
+        // The run is at its end, so its outcome stands even when whoever read the output has seen enough.
+        Err(error) if error.kind != Kind::BrokenPipe => Err(error),
+        _ => Ok(outcome),
+    }
+}
+
+/// Does what there is to be done, as the only run of its source; what was done, and how many changes were planned.
+fn attempt(purpose: Purpose, work: &Undertaking, ui: &Ui) -> Result<(Report, usize), CommandError> {
+    let job = &work.job;
+    let _lock = if purpose == Purpose::Change { session::claim(job)? } else { None };
     let gates = if purpose == Purpose::Change { &work.gates[..] } else { &[] };
     gates::hold(gates, Moment::BeforePlan, job, None, ui)?;
     let freezing = work.snapshot.as_ref().filter(|_| purpose == Purpose::Change);
@@ -159,13 +184,35 @@ fn carry_out(purpose: Purpose, work: &Undertaking, ui: &Ui) -> Result<Outcome, C
         Deciding { gates, job, frozen: frozen.as_ref(), ui, planned_changes: 0, refused: None };
     let result = deciding.run_all(purpose, work.held.as_ref());
     let planned_changes = deciding.planned_changes;
-    let report = melt(frozen, result, ui)?;
-    let outcome = ui.recorded(Outcome::of(purpose, &job.options, &report, planned_changes), &report);
-    ui.finished(outcome, &job.options, &report);
-    match ui.output_error() {
-        // The run is at its end, so its outcome stands even when whoever read the output has seen enough.
-        Err(error) if error.kind != Kind::BrokenPipe => Err(error),
-        _ => Ok(outcome),
+    Ok((melt(frozen, result, ui)?, planned_changes))
+}
+
+/// Tries it again, from its gates on, while another run is at work, as long as `patience` lasts.
+fn in_turn<T>(
+    patience: Duration,
+    ui: &Ui,
+    mut attempt: impl FnMut() -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
+    let started = Instant::now();
+    let mut pause = WAIT_FIRST;
+    loop {
+        let error = match attempt() {
+            Err(error) if error.kind == Kind::Busy && !patience.is_zero() => error,
+            other => return other,
+        };
+        let left = patience.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return Err(error.hint(format!("it was waited for, for {} s", patience.as_secs())));
+        }
+        if pause == WAIT_FIRST {
+            ui.warn(&format!("{}: waiting for up to {} s", error.message, patience.as_secs()));
+        }
+        let until = Instant::now() + pause.min(left);
+        while Instant::now() < until {
+            interrupt::check()?;
+            std::thread::sleep(WAIT_TICK);
+        }
+        pause = (pause * 2).min(WAIT_LONGEST);
     }
 }
 

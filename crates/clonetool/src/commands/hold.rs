@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use syncore::prepare::{self, Held, Released};
 use syncore::rules::FollowUp;
+use syncore::session;
 use syncore::tree::escape;
 
 use crate::error::{CommandError, harmless};
@@ -35,7 +36,7 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Put held things back as they were
+    /// Put held things back as they were; not while a run changes the root
     Release {
         /// Release what has this name, as the list shows it
         #[arg(required_unless_present = "all", conflicts_with = "all")]
@@ -67,6 +68,8 @@ impl HoldArguments {
                 Ok(Outcome::Done)
             }
             Action::Release { name, all, root, json } => {
+                // A sync changes what is released, and is to find it as it was planned.
+                let _lock = session::lock(root)?;
                 let released = prepare::release(root, (!all).then_some(&name[..]))?;
                 if *json {
                     ui::print_events(&events(&released))?;

@@ -140,7 +140,8 @@ impl RunArguments {
         let job = Job { source, destination, rules: self.scope.rules(profile.rules())?, options };
         let name = profiles::kept_name(&self.profile.profile);
         let snapshot = profile.source.snapshot.map(|settings| Freezing { profile: name, settings });
-        Ok(Undertaking { job, held, gates: profile.gates, snapshot })
+        let patience = profile.schedule.patience();
+        Ok(Undertaking { job, held, gates: profile.gates, snapshot, patience })
     }
 }
 

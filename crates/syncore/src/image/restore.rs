@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,7 +21,7 @@ use crate::monitor::{Monitor, Phase};
 use crate::plan::{Change, Item};
 use crate::problem::Operation;
 use crate::scan::{Boundaries, Mount, Root, mounts_below};
-use crate::session::{SessionError, lock_root, open_root};
+use crate::session::{RootLock, SessionError, lock_root, open_root};
 use crate::tree::{Kind, RelPath};
 
 /// Checks the image, then restores it.
@@ -153,7 +152,7 @@ struct Restorer<'a> {
     last: Option<(RelPath, Arc<Directory>)>,
     writer: Option<FileWriter>,
     monitor: &'a dyn Monitor,
-    _lock: OwnedFd,
+    _lock: RootLock,
 }
 
 impl<'a> Restorer<'a> {

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::error::{from_toml, line_of};
 use super::keys::Table;
-use super::{CommitMode, ProfileError, Transport};
+use super::{CommitMode, ProfileError, Transport, WhenBusy};
 use crate::rules::{Class, FollowUp, Origin, Substitution};
 
 /// A profile or catalogue file.
@@ -102,6 +102,8 @@ pub(super) struct CommitTable {
 pub(super) struct ScheduleTable {
     pub(super) calendar: Option<Spanned<String>>,
     pub(super) rpo: Option<Spanned<String>>,
+    pub(super) when_busy: Option<WhenBusy>,
+    pub(super) wait_limit: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

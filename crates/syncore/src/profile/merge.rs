@@ -134,6 +134,11 @@ impl<'a> Merge<'a> {
             let reason = |reason| text.bad("schedule.rpo", &rpo, reason);
             profile.schedule.rpo = Some(parse_duration(rpo.get_ref()).map_err(reason)?);
         }
+        replace(&mut profile.schedule.when_busy, document.schedule.when_busy);
+        if let Some(limit) = document.schedule.wait_limit {
+            let reason = |reason| text.bad("schedule.wait-limit", &limit, reason);
+            profile.schedule.wait_limit = parse_duration(limit.get_ref()).map_err(reason)?;
+        }
         for table in document.gate {
             let gate = gate_keys::read(table, text)?;
             if let Some(other) = profile.gates.iter().find(|other| other.name == gate.name) {

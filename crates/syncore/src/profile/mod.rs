@@ -166,12 +166,45 @@ pub struct Whole {
 }
 
 /// When it runs: `[schedule]`. Only data; whoever installs a schedule reads it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     /// The five fields of crontab(5).
     pub calendar: Option<Calendar>,
     /// How old the last good generation may become.
     pub rpo: Option<Duration>,
+    /// What a run does that finds another one at work.
+    pub when_busy: WhenBusy,
+    /// How long it waits then, if it does.
+    pub wait_limit: Duration,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        let wait_limit = Duration::from_secs(30 * 60);
+        Self { calendar: None, rpo: None, when_busy: WhenBusy::default(), wait_limit }
+    }
+}
+
+impl Schedule {
+    /// How long a run waits for another one to end.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        match self.when_busy {
+            WhenBusy::Yield => Duration::ZERO,
+            WhenBusy::Wait => self.wait_limit,
+        }
+    }
+}
+
+/// What a run does that finds another one at work on either root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenBusy {
+    /// It gives way and ends.
+    #[default]
+    Yield,
+    /// It waits for the end of the other, within a limit.
+    Wait,
 }
 
 /// A program that is told how a run ended: `on-event`.

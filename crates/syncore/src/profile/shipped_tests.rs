@@ -268,7 +268,11 @@ fn the_full_profile_shows_every_key_with_its_default() {
     assert_eq!(full.source, bare.source);
     assert_eq!((&full.standby.root, full.standby.transport), (&bare.standby.root, bare.standby.transport));
     assert_eq!((full.delete, full.commit), (bare.delete, bare.commit));
-    for key in ["max-entries", "max-percent", "mode", "keep-generations"] {
+    let waits = |profile: &Profile| (profile.schedule.when_busy, profile.schedule.wait_limit);
+    assert_eq!(waits(&full), waits(&bare));
+    let keys =
+        ["max-entries", "max-percent", "mode", "keep-generations", "snapshot", "when-busy", "wait-limit"];
+    for key in keys {
         assert!(text.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
     }
     // Every kind of gate is there, and what is written as a default is one.

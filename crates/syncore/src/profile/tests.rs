@@ -42,6 +42,8 @@ mode = "file"
 [schedule]
 calendar = "*/5 * * * *"
 rpo = "26h"
+when-busy = "wait"
+wait-limit = "45m"
 [[row]]
 path = "/x"
 class = "D"
@@ -57,10 +59,11 @@ source = "x(1)"
     assert_eq!(profile.standby.transport, Transport::Ssh2);
     assert!(profile.delete.enabled);
     assert_eq!(profile.schedule.rpo, Some(Duration::from_secs(26 * 3600)));
+    assert_eq!(profile.schedule.patience(), Duration::from_secs(45 * 60));
     let rules = profile.rules();
     let lines: Vec<String> = rules.iter().map(|rule| format!("{} {}", rule.action, rule.origin)).collect();
     let expected = [
-        "class D my.toml:26",
+        "class D my.toml:28",
         "include my.toml:12",
         "exclude my.toml:14",
         "exclude my.toml:15",

@@ -193,7 +193,7 @@ pub enum SessionError {
         /// The state that it is in.
         state: u64,
     },
-    /// Another run holds the standby root.
+    /// Another run holds a root.
     #[error("another run holds {0}")]
     Busy(String),
     /// The source cannot be read as it was at one moment.

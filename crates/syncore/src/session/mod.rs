@@ -21,6 +21,7 @@ mod judge;
 mod large;
 mod listing;
 mod local;
+mod lock;
 mod planner;
 mod queue;
 mod radius;
@@ -47,7 +48,8 @@ pub(crate) use agree::{open_root, reaches};
 pub use examine::surroundings;
 pub use freeze::freeze;
 pub use job::{AgentLimits, Approval, Initiator, Job, Location, Options, Report, SessionError};
-pub(crate) use receiver::lock_root;
+pub(crate) use lock::lock_root;
+pub use lock::{RootLock, claim, lock};
 pub use restore::{State, generations, recover, resume, roll_back, state};
 
 /// Runs `job` to its end and says what was done.
@@ -320,6 +322,7 @@ fn serve_on(
         Part::Sender => {
             let sender = sender::Sender::open(&path, None)?;
             check_confined(&sender.facts().root, limit.as_ref())?;
+            let _lock = if open.dry_run { None } else { lock::claim_root(&sender.root())? };
             connection.outgoing.send(CONTROL, Message::Opened(sender.facts().clone()))?;
             let examine = || Ok(examine::examine_root(&sender.root()));
             let Some(start) = receive_start(connection, &examine, monitor)? else {

@@ -1,7 +1,6 @@
 //! The receiving end of one run, whoever started it.
 
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,11 +19,12 @@ use crate::session::describe::Describer;
 use crate::session::examine::{examine_here, examine_root};
 use crate::session::judge::check_plan;
 use crate::session::local::LocalSource;
+use crate::session::lock::{RootLock, lock_root};
 use crate::session::receive::{Done, Receiver};
 use crate::session::send::send_problems;
 use crate::session::sender::{note_all, scan_root, sorted};
 use crate::session::{Report, Say, SessionError, agree, ask, last_word, radius, restore, unexpected};
-use crate::tree::{Digest, Entry, Kind, NameKey, RelPath};
+use crate::tree::{Digest, Entry, Kind, NameKey};
 use crate::wire::{Answer, CONTROL, Connection, Facts, Incoming, Message, Part, Question, Start, WireError};
 
 /// A standby root, open, locked and looked at.
@@ -39,7 +39,7 @@ pub(crate) struct Receiving {
     standby: Option<Standby>,
     dry_run: bool,
     /// Held until the run is over.
-    _lock: Option<OwnedFd>,
+    _lock: Option<RootLock>,
 }
 
 impl Receiving {
@@ -285,11 +285,7 @@ impl Receiving {
 }
 
 /// A root, and the lock on it where it was taken only now.
-type Locked = (Arc<Root>, Option<OwnedFd>);
-
-/// How often a lock that is taken is tried, and how long after the last time.
-const LOCK_ATTEMPTS: u32 = 10;
-const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+type Locked = (Arc<Root>, Option<RootLock>);
 
 /// How many questions are answered at once; bounds the answers that wait to be sent.
 const QUESTIONS_AT_ONCE: usize = 32;
@@ -370,28 +366,4 @@ fn answer_of_missing(question: &Question, names: NameKey) -> Answer {
         }
         _ => Answer::Gone,
     }
-}
-
-/// Takes the exclusive lock of a standby root (flock(2) on the directory itself, so nothing is created); it is held as
-/// long as the descriptor.
-pub(crate) fn lock_root(root: &Root) -> Result<OwnedFd, SessionError> {
-    let path = crate::tree::escape(root.path().as_os_str().as_encoded_bytes());
-    let fatal = |error: rustix::io::Errno| SessionError::Fatal {
-        operation: "lock the standby root",
-        reason: std::io::Error::from(error).to_string(),
-    };
-    let fd = root.open_directory(&RelPath::root()).map_err(fatal)?;
-    // RACE: a program that another thread is about to start has our descriptors, the lock of an earlier run among them,
-    // until it runs. So a lock that is taken is looked at again before it is called busy; at worst it is called so.
-    for attempt in 0..LOCK_ATTEMPTS {
-        match rustix::fs::flock(&fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(fd),
-            Err(rustix::io::Errno::WOULDBLOCK) if attempt + 1 < LOCK_ATTEMPTS => {
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => break,
-            Err(error) => return Err(fatal(error)),
-        }
-    }
-    Err(SessionError::Busy(path))
 }

@@ -14,7 +14,7 @@ use crate::problem::{Operation, Problem};
 use crate::rules::RuleSet;
 use crate::scan::Root;
 use crate::session::auth::{PasswordLock, is_of_set};
-use crate::session::receiver::lock_root;
+use crate::session::lock::lock_root;
 use crate::session::{SessionError, agree};
 use crate::tree::RelPath;
 use crate::wire::Recovery;
