@@ -312,6 +312,34 @@ fn only_so_many_runs_are_kept() {
 }
 
 #[test]
+fn what_is_kept_takes_only_so_much_room() {
+    let pair = Pair::new("whole-room");
+    let profile = fs::read_to_string(&pair.profile).unwrap();
+    fs::create_dir_all(pair.source.join("var/lib")).unwrap();
+    let sync = |limit: &str| {
+        write(&pair.profile, format!("{profile}keep-generations = 10\n{limit}"));
+        clonetool(pair.sync(&pair.standby)).expect_code(0);
+        let standby = pair.standby.to_str().unwrap();
+        let listed = clonetool(["rollback", "daily", "--list", "--root", standby]).expect_code(0).stdout;
+        listed
+            .lines()
+            .map(|line| line.split_whitespace().next().unwrap().parse::<u32>().unwrap())
+            .collect::<Vec<_>>()
+    };
+    for number in 0..5 {
+        write(&pair.source.join("large"), noise(number, 60 << 10));
+        sync("");
+    }
+    // Each of the last four keeps a file of 60 KiB and a journal of 4.
+    assert_eq!(sync(""), [1, 2, 3, 4, 5]);
+    // Also a run that has nothing to do keeps to the limits.
+    assert_eq!(sync("max-space = \"150KiB\"\n"), [4, 5]);
+    write(&pair.source.join("large"), noise(9, 60 << 10));
+    assert_eq!(sync("max-space = \"150KiB\"\n"), [5, 6]);
+    assert_eq!(sync("max-space = \"1KiB\"\nkeep-days = 14\n"), [6]);
+}
+
+#[test]
 fn what_does_not_fit_changes_nothing() {
     let pair = Pair::new("whole-full");
     mount::loop_image(&pair.dir.join("image"), "ext4", 16 << 20, &pair.standby);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use syncore::monitor::Silent;
 use syncore::prepare::{self, Boot, BootDisk, Journal, STATE_DIRECTORY};
-use syncore::profile::{Profile, Whole, catalogues};
+use syncore::profile::{Keep, Profile, Whole, catalogues};
 use syncore::rules::FollowUp;
 use syncore::session::{Approval, Job, Location, Options, Report, roll_back, run};
 
@@ -92,7 +92,7 @@ fn sync(production: &Path, standby: &Path) -> Report {
 /// As [`sync`], all or nothing.
 fn sync_whole(production: &Path, standby: &Path) -> Report {
     let (name, text) = catalogues().iter().find(|(name, _)| *name == "linux").unwrap();
-    let whole = Some(Whole { profile: "daily".into(), keep: 3 });
+    let whole = Some(Whole { profile: "daily".into(), keep: Keep::default() });
     let job = Job {
         source: Location::Local(production.into()),
         destination: Location::Local(standby.into()),

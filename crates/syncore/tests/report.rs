@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use syncore::monitor::{Monitor, Silent};
-use syncore::profile::Whole;
+use syncore::profile::{Keep, Whole};
 use syncore::session::{self, Approval, Job, Location, Options, Report, SessionError, run};
 use syncore::tree::Digest;
 
@@ -20,7 +20,7 @@ fn job(source: &Path, standby: &Path, whole: bool) -> Job {
         options: Options {
             delete: true,
             durable: false,
-            whole: whole.then(|| Whole { profile: "p".into(), keep: 3 }),
+            whole: whole.then(|| Whole { profile: "p".into(), keep: Keep::default() }),
             ..Options::default()
         },
     }

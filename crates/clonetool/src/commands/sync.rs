@@ -147,7 +147,7 @@ impl RunArguments {
 
 /// How the profile that was called `name` commits, if it changes all or nothing.
 fn whole(profile: &Profile, name: &OsStr) -> Option<Whole> {
-    let keep = profile.commit.keep_generations;
+    let keep = profile.commit.keep;
     (profile.commit.mode == CommitMode::Run).then(|| Whole { profile: profiles::kept_name(name), keep })
 }
 

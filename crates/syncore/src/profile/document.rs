@@ -95,6 +95,8 @@ pub(super) struct DeleteTable {
 pub(super) struct CommitTable {
     pub(super) mode: Option<Spanned<CommitMode>>,
     pub(super) keep_generations: Option<Spanned<u32>>,
+    pub(super) keep_days: Option<Spanned<u32>>,
+    pub(super) max_space: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

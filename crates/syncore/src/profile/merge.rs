@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use super::document::{CommitTable, DeleteTable, Document, SetName, Text};
 use super::error::closest;
+use super::keys::parse_bytes;
 use super::shipped;
 use super::times::parse_duration;
 use super::{OnEvent, Profile, ProfileError, Resolver, Row, gate_keys, snapshot};
@@ -213,7 +214,17 @@ impl<'a> Merge<'a> {
             profile.commit.mode = *mode.get_ref();
         }
         if let Some(keep) = &commit.keep_generations {
-            profile.commit.keep_generations = *keep.get_ref();
+            profile.commit.keep.generations = *keep.get_ref();
+        }
+        if let Some(days) = &commit.keep_days {
+            let max_age_seconds = u64::from(*days.get_ref()) * 24 * 60 * 60;
+            profile.commit.keep.max_age_seconds = Some(max_age_seconds);
+        }
+        if let Some(space) = &commit.max_space {
+            let reason = "it is no size such as \"20GiB\" (KiB, MiB, GiB, TiB)";
+            let bytes = parse_bytes(space.get_ref());
+            let bytes = bytes.ok_or_else(|| text.bad("commit.max-space", space, reason))?;
+            profile.commit.keep.max_bytes = Some(bytes);
         }
         Ok(())
     }

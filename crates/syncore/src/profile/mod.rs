@@ -131,17 +131,29 @@ pub struct Delete {
 }
 
 /// How changes become visible: `[commit]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Commit {
     /// All or nothing, or as they arrive.
     pub mode: CommitMode,
-    /// Of how many runs it is kept what they replaced, where the run is all or nothing.
-    pub keep_generations: u32,
+    /// How much is kept of what runs replaced, where they are all or nothing.
+    pub keep: Keep,
 }
 
-impl Default for Commit {
+/// How much is kept of what a profile's runs replaced: the least that any of these says, the latest first. The latest run
+/// is kept whatever its age and size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// Of so many runs; 0 for none at all.
+    pub generations: u32,
+    /// Of runs that were committed at most so many seconds ago; none for no limit.
+    pub max_age_seconds: Option<u64>,
+    /// At most so many bytes; none for no limit.
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for Keep {
     fn default() -> Self {
-        Self { mode: CommitMode::default(), keep_generations: 3 }
+        Self { generations: 3, max_age_seconds: None, max_bytes: None }
     }
 }
 
@@ -161,8 +173,8 @@ pub enum CommitMode {
 pub struct Whole {
     /// The profile that it carries out: what is kept is kept under this name.
     pub profile: String,
-    /// Of how many runs of this profile it is kept what they replaced, this one included.
-    pub keep: u32,
+    /// How much is kept of what this profile's runs replaced, this one included.
+    pub keep: Keep,
 }
 
 /// When it runs: `[schedule]`. Only data; whoever installs a schedule reads it.

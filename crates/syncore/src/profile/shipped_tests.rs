@@ -267,11 +267,21 @@ fn the_full_profile_shows_every_key_with_its_default() {
     let bare = Profile::empty("full");
     assert_eq!(full.source, bare.source);
     assert_eq!((&full.standby.root, full.standby.transport), (&bare.standby.root, bare.standby.transport));
-    assert_eq!((full.delete, full.commit), (bare.delete, bare.commit));
+    assert_eq!((full.delete, full.commit.mode), (bare.delete, bare.commit.mode));
+    assert_eq!(full.commit.keep.generations, bare.commit.keep.generations);
     let waits = |profile: &Profile| (profile.schedule.when_busy, profile.schedule.wait_limit);
     assert_eq!(waits(&full), waits(&bare));
-    let keys =
-        ["max-entries", "max-percent", "mode", "keep-generations", "snapshot", "when-busy", "wait-limit"];
+    let keys = [
+        "max-entries",
+        "max-percent",
+        "mode",
+        "keep-generations",
+        "keep-days",
+        "max-space",
+        "snapshot",
+        "when-busy",
+        "wait-limit",
+    ];
     for key in keys {
         assert!(text.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
     }

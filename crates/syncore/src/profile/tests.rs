@@ -39,6 +39,8 @@ protect = ["/srv/own"]
 enabled = true
 [commit]
 mode = "file"
+keep-days = 14
+max-space = "20GiB"
 [schedule]
 calendar = "*/5 * * * *"
 rpo = "26h"
@@ -59,11 +61,13 @@ source = "x(1)"
     assert_eq!(profile.standby.transport, Transport::Ssh2);
     assert!(profile.delete.enabled);
     assert_eq!(profile.schedule.rpo, Some(Duration::from_secs(26 * 3600)));
+    let keep = Keep { generations: 3, max_age_seconds: Some(14 * 86_400), max_bytes: Some(20 << 30) };
+    assert_eq!(profile.commit.keep, keep);
     assert_eq!(profile.schedule.patience(), Duration::from_secs(45 * 60));
     let rules = profile.rules();
     let lines: Vec<String> = rules.iter().map(|rule| format!("{} {}", rule.action, rule.origin)).collect();
     let expected = [
-        "class D my.toml:28",
+        "class D my.toml:30",
         "include my.toml:12",
         "exclude my.toml:14",
         "exclude my.toml:15",
@@ -83,7 +87,7 @@ fn an_empty_profile_has_the_defaults() {
     );
     assert_eq!(profile.standby.address, None);
     assert_eq!((profile.delete.enabled, profile.commit.mode), (false, CommitMode::Run));
-    assert_eq!((profile.commit.keep_generations, profile.delete.limits.max_entries), (3, 500));
+    assert_eq!((profile.commit.keep.generations, profile.delete.limits.max_entries), (3, 500));
     assert!(profile.rules().is_empty());
 }
 

@@ -23,7 +23,7 @@ use crate::apply::metadata::ALL;
 use crate::apply::stage::Staged;
 use crate::plan::Change;
 use crate::problem::Problem;
-use crate::profile::Whole;
+use crate::profile::{Keep, Whole};
 use crate::scan::{Boundaries, Detail, Root, Scratch, mounts_below, read_entry};
 use crate::tree::{Entry, Kind, RelPath};
 
@@ -76,7 +76,8 @@ pub fn roll_back(
             continue;
         }
         // Nothing is forgotten on the way back; the next sync keeps as many as it is told.
-        let whole = Whole { profile: profile.to_owned(), keep: u32::MAX };
+        let keep = Keep { generations: u32::MAX, max_age_seconds: None, max_bytes: None };
+        let whole = Whole { profile: profile.to_owned(), keep };
         let ledger = Ledger::begin(root, directories.tops(), whole)?;
         let problems = Arc::new(Problems::default());
         let committer = committer(&directories, &problems, ledger);

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::areas::same;
 use super::journal::{Journal, Step};
-use super::{Committed, Ledger};
+use super::{Committed, Ledger, retain};
 use crate::apply::commit::{Committer, through_lock};
 use crate::apply::directory::Directory;
 use crate::apply::metadata::{Failure, LOCKING_FLAGS, XattrState, held, hold, set, unlock};
@@ -256,7 +256,9 @@ impl Committer {
                 Some(reason) => Err(io::Error::other(reason.clone())),
                 None => ledger.conclude(),
             },
-            _ => Ok(()),
+            // It had nothing to do; what was kept may have got too old all the same.
+            Some(ledger) => ledger.retain(retain::now_seconds()),
+            None => Ok(()),
         }
     }
 }

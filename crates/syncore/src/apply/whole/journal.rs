@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable;
 use crate::plan::Change;
+use crate::profile::Keep;
 use crate::tree::{Attributes, Entry, RelPath};
 
 /// One step. Each can be done again when it is not known whether it was done.
@@ -88,8 +89,8 @@ pub(super) struct Journal {
     pub(super) written_seconds: u64,
     /// What kind of run it is.
     pub(super) made_by: MadeBy,
-    /// How many generations of the profile are kept, this one included.
-    pub(super) keep: u32,
+    /// How much is kept of the profile's runs, this one included.
+    pub(super) keep: Keep,
     /// Where the filesystems begin that they touch.
     pub(super) tops: Vec<RelPath>,
     /// The steps in their order; a number in it names what is kept.

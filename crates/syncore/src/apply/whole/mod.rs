@@ -12,12 +12,12 @@ mod carry;
 mod journal;
 mod recording;
 mod recover;
+mod retain;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::SystemTime;
 
 use rustix::fs::{AtFlags, statx};
 use rustix::io::Errno;
@@ -207,12 +207,11 @@ impl Ledger {
             return Ok(None);
         }
         let touched = touched(root, &steps)?;
-        let previous = self.of_profile()?.last().copied().unwrap_or(self.generation - 1);
-        let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let previous = self.last_of_profile()?.unwrap_or(self.generation - 1);
         let journal = Journal {
             generation: self.generation,
             previous,
-            written_seconds: seconds.map_or(0, |since| since.as_secs()),
+            written_seconds: retain::now_seconds(),
             made_by,
             profile: self.whole.profile.clone(),
             keep: self.whole.keep,
@@ -233,7 +232,7 @@ impl Ledger {
         Ok(Some(self.journal.get_or_init(|| Committed::new(journal))))
     }
 
-    /// Says that the tree is in the new state, and forgets what is older than is to be kept. All of it is on disk.
+    /// Says that the tree is in the new state, and forgets what is more than is to be kept. All of it is on disk.
     fn conclude(&self) -> io::Result<()> {
         let home = self.areas.open_home()?;
         let kept = self.areas.kept_home(self.generation)?;
@@ -246,21 +245,7 @@ impl Ledger {
         rustix::fs::fsync(&kept)?;
         rustix::fs::fsync(&home)?;
         self.areas.sweep()?;
-        let of_profile = self.of_profile()?;
-        let surplus = of_profile.len().saturating_sub(self.whole.keep as usize);
-        of_profile.into_iter().take(surplus).try_for_each(|generation| Ok(self.areas.forget(generation)?))
-    }
-
-    /// The generations of this run's profile that are kept.
-    fn of_profile(&self) -> io::Result<Vec<u64>> {
-        let mut found = Vec::new();
-        for generation in self.areas.generations()? {
-            if recover::kept(&self.areas, generation)?.is_some_and(|kept| kept.profile == self.whole.profile)
-            {
-                found.push(generation);
-            }
-        }
-        Ok(found)
+        self.retain(retain::now_seconds())
     }
 }
 
