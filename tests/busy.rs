@@ -1,7 +1,7 @@
 //! One run for each root at a time, and what the second one does.
 //!
-//! The first run is stopped by a gate whose program reads from a pipe: when the test could open the pipe for writing, that
-//! program is at work and the run holds what it holds then; when the test closes it, the run goes on.
+//! The first run is stopped by a gate whose program reads from a pipe: when the test could open the pipe for writing,
+//! that program is at work and the run holds what it holds then; when the test closes it, the run goes on.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};

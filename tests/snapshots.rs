@@ -1,7 +1,7 @@
 //! Sending from a moment in time: what is written meanwhile is not seen, and no snapshot outlives its run.
 //!
-//! What happens in the middle of a run is done by a gate: it is asked a second time when the plan is made and nothing is
-//! changed yet, and its program is a script that then acts on the source or on the run itself.
+//! What happens in the middle of a run is done by a gate: it is asked a second time when the plan is made and nothing
+//! is changed yet, and its program is a script that then acts on the source or on the run itself.
 
 mod command;
 mod lvm;
@@ -283,6 +283,28 @@ fn what_cannot_be_frozen_is_refused_with_its_reason() {
     // A plan is made of the source as it is, and leaves nothing.
     fs::set_permissions(pair.profile(), fs::Permissions::from_mode(0o644)).unwrap();
     pair.sync(&["--dry-run"]).expect_code(0);
+}
+
+#[test]
+fn the_accounts_are_those_of_the_snapshot() {
+    if lacks("snapshots::the_accounts_are_those_of_the_snapshot", &["mkfs.btrfs", "btrfs"]) {
+        return;
+    }
+    let pair = btrfs("snapshots-accounts");
+    let (passwd, shadow) = ("root:x:0:0:root:/root:/bin/sh\n", "root:*:1::::::\n");
+    for (name, text) in [("passwd", passwd), ("group", "root:x:0:\n"), ("shadow", shadow), (".pwd.lock", "")]
+    {
+        write(&pair.source.join("etc").join(name), text);
+    }
+    let add = format!("echo ann:x:1000:1000::/:/bin/sh >>{}/etc/passwd", pair.source.display());
+    pair.plan("snapshot = \"btrfs\"", &add);
+    let text = fs::read_to_string(pair.profile()).unwrap();
+    let accounts = "extends = [\"linux\"]\n";
+    write(&pair.profile(), format!("{accounts}{text}"));
+    pair.sync(&[]).expect_code(0);
+    assert_eq!(fs::read_to_string(pair.standby.join("etc/passwd")).unwrap(), passwd);
+    assert_eq!(fs::read_to_string(pair.standby.join("etc/shadow")).unwrap(), shadow);
+    assert_ne!(fs::read_to_string(pair.source.join("etc/passwd")).unwrap(), passwd);
 }
 
 #[test]

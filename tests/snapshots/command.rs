@@ -89,6 +89,16 @@ fn a_command_that_makes_no_snapshot_leaves_the_standby_alone() {
 }
 
 #[test]
+fn an_interrupt_while_the_snapshot_is_made_is_heard_and_nothing_is_left() {
+    let pair = pair("snapshots-interrupted", "COPY; kill -TERM $PPID; exec sleep 600");
+    pair.plan(&keys(&pair), "");
+    pair.sync(&[]).expect_code(1).expect_stderr("interrupted; nothing was changed");
+    let asked: Vec<_> = asked(&pair).iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(asked, ["remove", "make", "remove"]);
+    assert!(!pair.work.join("copy").exists() && !pair.standby.join("etc").exists());
+}
+
+#[test]
 fn a_listed_filesystem_that_the_command_left_out_is_not_empty() {
     let pair = pair("snapshots-left-out", "COPY");
     for root in [&pair.source, &pair.standby] {

@@ -1,6 +1,6 @@
 //! Snapshots of logical volumes. The kernel of a test machine need not have device-mapper, and without it no snapshot
-//! can be made. So the program of LVM is a mock here: a script in its place that writes down how it is called, and whose
-//! snapshots are copies of the filesystem's image, taken while the filesystem is frozen. Filesystems, mounts and
+//! can be made. So the program of LVM is a mock here: a script in its place that writes down how it is called, and
+//! whose snapshots are copies of the filesystem's image, taken while the filesystem is frozen. Filesystems, mounts and
 //! everything of ours are real.
 
 use std::fs;

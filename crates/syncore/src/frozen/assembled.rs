@@ -1,10 +1,10 @@
 //! Snapshots mounted as one tree, in a mount namespace of a thread's own.
 //!
-//! Why: the filesystems below the source belong into the tree that is read, each as it was; and nobody else is to see them
-//! mounted, or find them mounted after us. What can go wrong: a path that leads elsewhere in the new namespace (what is
-//! bound is compared with what is held); somebody who still has a file open when they are unmounted (they are detached
-//! then, and whoever removes the volumes is told that they are in use). The namespace ends with the thread: what is held of
-//! the tree then has lost what was mounted in it, so the thread stays until it is released.
+//! Why: the filesystems below the source belong into the tree that is read, each as it was; and nobody else is to see
+//! them mounted, or find them mounted after us. What can go wrong: a path that leads elsewhere in the new namespace
+//! (what is bound is compared with what is held); somebody who still has a file open when they are unmounted (they are
+//! detached then, and whoever removes the volumes is told that they are in use). The namespace ends with the thread:
+//! what is held of the tree then has lost what was mounted in it, so the thread stays until it is released.
 
 use std::ffi::OsString;
 use std::io;
@@ -119,8 +119,8 @@ impl Assembled {
     }
 }
 
-/// Leaves the mount namespace of the process. What is unmounted outside goes here as well, so that a filesystem that the
-/// administrator unmounts is free; nothing goes the other way.
+/// Leaves the mount namespace of the process. What is unmounted outside goes here as well, so that a filesystem that
+/// the administrator unmounts is free; nothing goes the other way.
 fn enter() -> io::Result<()> {
     // Deprecated because of file descriptors, which stay shared.
     #[expect(deprecated)]

@@ -1,7 +1,7 @@
 //! Snapshots of btrfs subvolumes, by btrfs(8): read-only, in a directory at the top of each subvolume.
 //!
-//! Why there: a snapshot can only be on its own filesystem, and this directory is out of every run's scope. It stays, so
-//! that making it does not change the top's times with every run. What can go wrong: a snapshot does not contain the
+//! Why there: a snapshot can only be on its own filesystem, and this directory is out of every run's scope. It stays,
+//! so that making it does not change the top's times with every run. What can go wrong: a snapshot does not contain the
 //! subvolumes nested in what it is of; there it has empty directories, which the walk knows for what they are
 //! (`scan::list`).
 

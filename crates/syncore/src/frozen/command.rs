@@ -1,8 +1,8 @@
 //! Snapshots by programs of the administrator: one makes it and prints its directory, one removes it.
 //!
-//! Why: ZFS, a storage array, a volume manager that is not LVM. What can go wrong: a program that prints the source itself
-//! or nothing, and a snapshot of a run that was killed. Nobody but the program knows that one, so the removing program is
-//! run before the making one as well, and has to succeed where there is nothing.
+//! Why: ZFS, a storage array, a volume manager that is not LVM. What can go wrong: a program that prints the source
+//! itself or nothing, and a snapshot of a run that was killed. Nobody but the program knows that one, so the removing
+//! program is run before the making one as well, and has to succeed where there is nothing.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -1,9 +1,9 @@
 //! Snapshots of logical volumes, by lvcreate(8), lvs(8) and lvremove(8).
 //!
-//! Why: what a database or a mail server does not stop for, LVM does: it holds the filesystem still for a moment. What can
-//! go wrong: a classic snapshot keeps what changes on the origin, and is worth nothing once it is full; then reading it
-//! gives errors, and its state says so. A volume of somebody else's: ours have the tag of their profile and a name that
-//! goes with it, and nothing else is removed.
+//! Why: what a database or a mail server does not stop for, LVM does: it holds the filesystem still for a moment. What
+//! can go wrong: a classic snapshot keeps what changes on the origin, and is worth nothing once it is full; then
+//! reading it gives errors, and its state says so. A volume of somebody else's: ours have the tag of their profile and
+//! a name that goes with it, and nothing else is removed.
 
 use std::path::PathBuf;
 

@@ -1,13 +1,14 @@
 //! The source as it was at one moment: snapshots of its filesystems, made before a run and removed after it.
 //!
-//! Why: a file that is written while a run reads it is torn, and files that belong together are read at different times.
-//! What is read here stands still. What can go wrong: a snapshot that outlives its run and fills a volume, so each has a
-//! name that says whose it is, and the next run of the profile removes what is left; a filesystem or subvolume that a
-//! snapshot does not contain and that would look like an empty directory, so what is listed must be there as a boundary
-//! and what is not listed is one; a snapshot that ran full and gives errors, so its state is asked after the scan.
+//! Why: a file that is written while a run reads it is torn, and files that belong together are read at different
+//! times. What is read here stands still. What can go wrong: a snapshot that outlives its run and fills a volume, so
+//! each has a name that says whose it is, and the next run of the profile removes what is left; a filesystem or
+//! subvolume that a snapshot does not contain and that would look like an empty directory, so what is listed must be
+//! there as a boundary and what is not listed is one; a snapshot that ran full and gives errors, so its state is asked
+//! after the scan.
 //!
-//! The snapshots are put together in a mount namespace of one thread's own: nobody else sees them, and a process that is
-//! killed leaves nothing mounted.
+//! The snapshots are put together in a mount namespace of one thread's own: nobody else sees them, and a process that
+//! is killed leaves nothing mounted.
 
 mod assembled;
 mod btrfs;
@@ -123,8 +124,8 @@ enum Made {
 }
 
 impl Frozen {
-    /// Makes snapshots of the filesystem at `source` and of those in `also`, below it, under the name of `profile`; what
-    /// an earlier run of that profile left is removed first. It takes root.
+    /// Makes snapshots of the filesystem at `source` and of those in `also`, below it, under the name of `profile`;
+    /// what an earlier run of that profile left is removed first. It takes root.
     ///
     /// # Errors
     /// [`FreezeError`]. Of what was made until then nothing is left but what the error names.

@@ -1,7 +1,8 @@
 //! Programs that make and remove snapshots: found in fixed places, in the C locale, within the profile's time.
 //!
-//! Why: all three kinds run programs alike, and what they complain of is what the administrator reads. What can go wrong:
-//! one that hangs; it is killed. One that holds filesystems still while it works is not killed for a signal to us.
+//! Why: all three kinds run programs alike, and what they complain of is what the administrator reads. What can go
+//! wrong: one that hangs; it is killed. One that holds filesystems still while it works is not killed for a signal to
+//! us.
 
 use std::path::PathBuf;
 use std::time::Duration;

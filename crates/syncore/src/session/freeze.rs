@@ -1,8 +1,8 @@
 //! A moment of the source is made for a run.
 //!
 //! Why here: the password files make sense together only under their lock, and in a snapshot it is too late to take it.
-//! So where a run carries them, the lock of the live system is held while the snapshot is made, and what it shows is whole.
-//! What can go wrong: somebody who holds that lock for long; then there is no snapshot and no run.
+//! So where a run carries them, the lock of the live system is held while the snapshot is made, and what it shows is
+//! whole. What can go wrong: somebody who holds that lock for long; then there is no snapshot and no run.
 
 use crate::frozen::{FreezeError, Frozen};
 use crate::monitor::Monitor;

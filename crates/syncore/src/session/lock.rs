@@ -1,8 +1,8 @@
 //! One run for each root: of a standby that is changed, and of a source that is read for it.
 //!
 //! Why: two runs that change one tree, or a run and a rollback, make a tree that is neither's; and the hourly run would
-//! bring accounts between those that the daily one reads. The kernel holds the lock (flock(2) on the directory itself, so
-//! nothing is created and a source may be read-only), and a process that is killed has lost it. What can go wrong: a
+//! bring accounts between those that the daily one reads. The kernel holds the lock (flock(2) on the directory itself,
+//! so nothing is created and a source may be read-only), and a process that is killed has lost it. What can go wrong: a
 //! filesystem of the network that has no such lock for what is only read; a source there goes without.
 
 use std::os::fd::OwnedFd;

@@ -1,9 +1,9 @@
 //! How much is kept of earlier runs, and what is forgotten.
 //!
-//! Why: what a run replaced is kept for a rollback, and takes room, and may be what should not lie about for ever, such as
-//! passwords that were changed. A rollback goes from run to run, the latest first, so what is forgotten is the oldest,
-//! and nothing in between. What can go wrong: limits that leave nothing; the latest run can be undone whatever its age and
-//! size, unless none is to be kept at all. A clock that was ahead: what is of the future is not old.
+//! Why: what a run replaced is kept for a rollback, and takes room, and may be what should not lie about for ever, such
+//! as passwords that were changed. A rollback goes from run to run, the latest first, so what is forgotten is the
+//! oldest, and nothing in between. What can go wrong: limits that leave nothing; the latest run can be undone whatever
+//! its age and size, unless none is to be kept at all. A clock that was ahead: what is of the future is not old.
 
 use std::collections::HashSet;
 use std::io;
