@@ -21,6 +21,18 @@ use crate::wire::{Outgoing, WireError};
 /// How many files one task copies at most, neighbours in one directory.
 const FILES_AT_ONCE: usize = 64;
 
+/// The monitor of the other end of a local run: what both ends would say is said once, by the sender.
+pub(crate) struct Quiet<'a>(pub(crate) &'a dyn Monitor);
+
+impl Monitor for Quiet<'_> {
+    fn scanned(&self, entries: u64) {
+        self.0.scanned(entries);
+    }
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}
+
 /// Where the receiver finds the source of a local run.
 #[derive(Clone)]
 pub(crate) struct LocalSource<'a> {

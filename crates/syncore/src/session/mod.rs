@@ -201,7 +201,7 @@ fn run_local(
     std::thread::scope(|scope| {
         let receiving = {
             let start = start.clone();
-            let quiet = Peer(monitor);
+            let quiet = local::Quiet(monitor);
             let local = local::LocalSource { root: sender.root(), monitor };
             scope.spawn(move || {
                 let result = receiver.run(&mut there, &start, Some(local), None, &quiet);
@@ -221,18 +221,6 @@ fn run_local(
             (result, _) => result.map(|report| Report { standby, ..report }),
         }
     })
-}
-
-/// The monitor of the other end of a local run: what both ends would say is said once, by the sender.
-struct Peer<'a>(&'a dyn Monitor);
-
-impl Monitor for Peer<'_> {
-    fn scanned(&self, entries: u64) {
-        self.0.scanned(entries);
-    }
-    fn cancelled(&self) -> bool {
-        self.0.cancelled()
-    }
 }
 
 /// Connects to an agent and runs one end here against it.
