@@ -21,7 +21,7 @@ have() {
 build_packages="ca-certificates gcc libc6-dev make pkg-config libssl-dev zlib1g-dev"
 demo_packages="$build_packages acl openssh-client openssh-server"
 boot_packages="$build_packages binutils e2fsprogs mmdebstrap mtools openssh-client openssh-server ovmf qemu-system-x86 util-linux"
-test_packages="$demo_packages attr libcap2-bin e2fsprogs btrfs-progs xfsprogs lvm2 postgresql qemu-system-common strace util-linux iproute2 iputils-ping rsync debootstrap tar zstd"
+test_packages="$demo_packages attr libcap2-bin e2fsprogs btrfs-progs xfsprogs lvm2 postgresql qemu-system-common strace util-linux iproute2 iputils-ping rsync dash debootstrap tar zstd"
 bench_packages="$build_packages openssh-client openssh-server rsync debootstrap postgresql time util-linux"
 
 case "${1:-}" in
@@ -125,19 +125,19 @@ else
         echo "prerequisites:     $packages"
     elif have dnf; then
         hint "dnf install" "gcc make pkgconf-pkg-config openssl-devel zlib-devel" "acl openssh-clients openssh-server" \
-            "attr libcap e2fsprogs btrfs-progs xfsprogs lvm2 postgresql-server strace util-linux iproute iputils rsync debootstrap" \
+            "attr libcap e2fsprogs btrfs-progs xfsprogs lvm2 postgresql-server strace util-linux iproute iputils rsync dash debootstrap" \
             "postgresql-server postgresql-contrib time"
     elif have zypper; then
         hint "zypper install" "gcc make pkgconf-pkg-config libopenssl-devel zlib-devel" "acl openssh-clients openssh-server" \
-            "attr libcap-progs e2fsprogs btrfsprogs xfsprogs lvm2 postgresql-server strace util-linux iproute2 iputils rsync debootstrap" \
+            "attr libcap-progs e2fsprogs btrfsprogs xfsprogs lvm2 postgresql-server strace util-linux iproute2 iputils rsync dash debootstrap" \
             "postgresql-server postgresql-contrib time"
     elif have pacman; then
         hint "pacman -S --needed" "gcc make pkgconf openssl zlib" "acl openssh" \
-            "attr libcap e2fsprogs btrfs-progs xfsprogs lvm2 postgresql strace util-linux iproute2 iputils rsync debootstrap" \
+            "attr libcap e2fsprogs btrfs-progs xfsprogs lvm2 postgresql strace util-linux iproute2 iputils rsync dash debootstrap" \
             "postgresql time"
     elif have apk; then
         hint "apk add" "gcc musl-dev make pkgconf openssl-dev zlib-dev" "acl openssh" \
-            "attr libcap-utils e2fsprogs e2fsprogs-extra btrfs-progs xfsprogs lvm2 postgresql strace util-linux iproute2 iputils rsync debootstrap" \
+            "attr libcap-utils e2fsprogs e2fsprogs-extra btrfs-progs xfsprogs lvm2 postgresql strace util-linux iproute2 iputils rsync dash debootstrap" \
             "postgresql postgresql-contrib"
     else
         echo "prerequisites: for make $target this host needs what Debian calls:"

@@ -8,6 +8,7 @@ use crate::common::clonetool;
 
 const DOCUMENTS: [&str; 14] = [
     "doc/gates.md",
+    "doc/export.md",
     "doc/operations.md",
     "doc/prepare-root.md",
     "README.md",

@@ -9,8 +9,8 @@ use std::io;
 use syncore::frozen::FreezeError;
 use syncore::image::ImageError;
 use syncore::prepare::PrepareError;
-use syncore::profile::ProfileError;
-use syncore::rules::RuleError;
+use syncore::profile::{ExportError, ProfileError};
+use syncore::rules::{FlatError, RuleError};
 use syncore::session::SessionError;
 use syncore::wire::{TransportError, WireError};
 
@@ -266,6 +266,19 @@ impl From<RuleError> for CommandError {
         };
         Self::usage(text)
             .hint("a rule is a path or pattern such as /etc/, /srv/*.log, /home/**/cache/ or *.tmp")
+    }
+}
+
+impl From<ExportError> for CommandError {
+    fn from(error: ExportError) -> Self {
+        let hint = match &error {
+            ExportError::Gate { .. } => {
+                "make a profile for the export that extends this one's rules with gates a shell can ask: a command, say"
+            }
+            ExportError::Rules(FlatError::Rule { .. }) => "write the rule out in a profile for the export",
+            ExportError::Rules(_) | ExportError::Key { .. } | _ => "change it in a profile for the export",
+        };
+        Self::refused(&error).hint(hint)
     }
 }
 

@@ -2,10 +2,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
-use syncore::profile::{Profile, shipped};
+use syncore::durable;
+use syncore::profile::{Profile, StandbyFile, parse_standby_file, shipped};
 use syncore::rules::RuleSet;
 use syncore::tree::escape;
 
@@ -43,12 +47,20 @@ enum Action {
         json: bool,
     },
     /// Write a profile in another form
+    ///
+    /// What of it cannot be said in that form is named, and nothing is written (exit code 3).
     Export {
         /// Export this one: a path or a name
         profile: OsString,
-        /// Write a Bourne shell script around rsync (not built yet)
+        /// Write a Bourne shell script around rsync, for a production host on which clonetool does not run
         #[arg(long, required = true)]
         rsync: bool,
+        /// Keep what the standby's own /etc/clonetool/standby.toml protects: a copy of it
+        #[arg(long, value_name = "FILE")]
+        standby_file: Option<PathBuf>,
+        /// Write to FILE, which can be run, instead of to standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
 }
 
@@ -66,9 +78,12 @@ impl ProfileArguments {
                     ui::print(&check(&profile)?)?;
                 }
             }
-            Action::Export { profile, rsync: _ } => {
-                profiles::load(profile)?;
-                return Err(CommandError::usage("profile export --rsync is not built yet"));
+            Action::Export { profile, rsync: _, standby_file, output } => {
+                let script = export(profile, standby_file.as_deref())?;
+                match output {
+                    Some(file) => write_script(file, &script)?,
+                    None => ui::print(&script)?,
+                }
             }
         }
         Ok(Outcome::Done)
@@ -138,6 +153,33 @@ fn check_events(profile: &Profile) -> Result<Vec<Value>, CommandError> {
         rules.never_matching().into_iter().map(|unreachable| json::warning(&unreachable.to_string()));
     let result = json::checked_profile(&profile.name, rules.rules().len() - rows, rows);
     Ok(warnings.chain([result]).collect())
+}
+
+/// The profile as a script.
+fn export(profile: &OsStr, standby_file: Option<&Path>) -> Result<String, CommandError> {
+    let name = Path::new(profile).file_stem().unwrap_or(profile).to_string_lossy().into_owned();
+    let profile = profiles::load(profile)?;
+    let standby = match standby_file {
+        None => StandbyFile::default(),
+        Some(file) => {
+            let text = profiles::read(file).map_err(|error| profiles::unreadable(file, &error))?;
+            let rules = parse_standby_file(&escape(file.as_os_str().as_encoded_bytes()), &text)?;
+            StandbyFile { rules, text }
+        }
+    };
+    Ok(profile.to_rsync_script(&name, &standby)?)
+}
+
+/// Puts a script where it can be run.
+fn write_script(file: &Path, script: &str) -> Result<(), CommandError> {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = file.file_name().and_then(OsStr::to_str);
+    let name = name.ok_or_else(|| CommandError::usage("the output is no name of a file"))?;
+    let failed = |error: &io::Error| {
+        CommandError::failed(format!("cannot write {}: {error}", escape(file.as_os_str().as_encoded_bytes())))
+    };
+    let directory = File::open(parent).map_err(|error| failed(&error))?;
+    durable::replace(&directory, name, script.as_bytes(), 0o755, None).map_err(|error| failed(&error))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 mod document;
 mod error;
+mod export;
 mod gate;
 mod gate_keys;
 mod keys;
@@ -32,6 +33,7 @@ use crate::schedule::Calendar;
 use crate::tree::RelPath;
 use document::{StandbyDocument, Text};
 pub use error::ProfileError;
+pub use export::{ExportError, StandbyFile};
 pub use gate::{Check, Gate, Hours, Manager, Method, Mounted, Peer, Postgresql, Replication, VolumeGroup};
 pub use shipped::{catalogues, shipped};
 pub(crate) use snapshot::SNAPSHOT_DIRECTORY;

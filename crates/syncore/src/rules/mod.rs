@@ -11,8 +11,10 @@
 //! `/` only matches directories. `*`, `?` (one byte), `[…]` and `{a,b}` stay within one name, `**` does not, and a
 //! backslash takes the meaning of the character after it away. `/` alone is the root.
 
+mod flat;
 mod pattern;
 mod set;
+mod spell;
 mod trie;
 mod unreachable;
 
@@ -26,8 +28,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use flat::{Filter, Flat, FlatError, Matching, Top};
 pub use pattern::literal;
 pub use set::{Cursor, RuleSet};
+pub use spell::{Part, Token};
 pub use unreachable::Unreachable;
 
 /// What a catalogue says of a path.
