@@ -46,6 +46,7 @@ fn measure(entries: u64, runs: usize, table: &mut Table) -> Result<()> {
             rules: Arc::new(RuleSet::compile(rules)?),
             boundaries: Arc::new(Boundaries::default()),
             checksum: false,
+            slice: None,
             presented: Arc::default(),
             names: NameKey::default(),
         };

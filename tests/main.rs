@@ -10,6 +10,7 @@
 mod common;
 
 mod accounts;
+mod attest;
 mod busy;
 mod cli;
 mod docs;

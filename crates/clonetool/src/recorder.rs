@@ -145,6 +145,11 @@ impl Recorder {
         self.state().record.problem(problem);
     }
 
+    /// It was a part of what the profile says, and settles nothing about the whole.
+    pub(crate) fn partial(&self) {
+        self.state().record.partial = true;
+    }
+
     /// The run came to its end. Says how it ended, which is not well if it cannot be recorded.
     pub(crate) fn finished(&self, outcome: Outcome, report: &Report) -> Outcome {
         let mut state = self.state();

@@ -129,6 +129,13 @@ impl Ui {
         }
     }
 
+    /// What was done is a part of what the profile says, and settles nothing about the whole.
+    pub(crate) fn partial(&self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.partial();
+        }
+    }
+
     /// Records how a run ended, before anybody is told: without its record it did not end well.
     pub(crate) fn recorded(&self, outcome: Outcome, report: &Report) -> Outcome {
         self.recorder.as_ref().map_or(outcome, |recorder| recorder.finished(outcome, report))

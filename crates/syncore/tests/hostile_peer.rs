@@ -84,6 +84,7 @@ impl<'a> Attack<'a> {
                     rules: self.rules,
                     boundaries: syncore::scan::Boundaries::default(),
                     checksum: false,
+                    slice: None,
                     delete: true,
                     durable: false,
                     in_place: self.in_place,

@@ -72,6 +72,7 @@ fn attack(root: &Path, rules: Vec<Rule>, items: &[Item]) -> Message {
         rules,
         boundaries: syncore::scan::Boundaries::default(),
         checksum: false,
+        slice: None,
         delete: true,
         durable: false,
         in_place: false,

@@ -45,6 +45,17 @@ pub(super) fn rate(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "too large".to_owned())
 }
 
+/// How much is read at a time: a number with its unit, as of a rate, and more than nothing.
+pub(crate) fn budget(text: &str) -> Result<u64, String> {
+    match rate(text) {
+        Ok(0) => Err("must be more than zero".to_owned()),
+        Ok(_) if text.ends_with(|c: char| c.is_ascii_digit()) => {
+            Err("expected a unit, such as 500M or 2GiB".to_owned())
+        }
+        result => result,
+    }
+}
+
 /// A time: a whole number of seconds, or with `s`, `m`, `h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let number_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

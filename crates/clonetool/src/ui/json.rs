@@ -295,6 +295,7 @@ fn attribute_words(attributes: Attributes) -> Vec<&'static str> {
         (Attributes::ACL, "acl"),
         (Attributes::FLAGS, "flags"),
         (Attributes::LINKS, "links"),
+        (Attributes::DRIFT, "drift"),
     ];
     words.into_iter().filter(|(attribute, _)| attributes.contains(*attribute)).map(|(_, word)| word).collect()
 }

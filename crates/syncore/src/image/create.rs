@@ -61,6 +61,7 @@ impl Tree {
                 rules,
                 boundaries,
                 checksum: false,
+                slice: None,
                 presented: Arc::default(),
                 names: NameKey::default(),
             },

@@ -79,7 +79,10 @@ impl Item {
                 [
                     verb,
                     kind,
-                    mark(Attributes::CONTENT, if kind == 'f' { 's' } else { 'c' }),
+                    mark(
+                        Attributes::CONTENT,
+                        if kind == 'f' && !a.contains(Attributes::DRIFT) { 's' } else { 'c' },
+                    ),
                     mark(Attributes::LINKS, 'h'),
                     mark(Attributes::MTIME, 't'),
                     mark(Attributes::MODE, 'p'),

@@ -10,6 +10,7 @@
 //! passes it.
 
 mod event;
+mod lap;
 mod mask;
 mod outcome;
 mod retention;
@@ -24,6 +25,7 @@ use crate::problem::Problem;
 use crate::tree::escape;
 
 pub use event::{EventError, announce};
+pub use lap::{Checked, Finished, Lap, Laps};
 use mask::{clipped, masked};
 pub use outcome::{Outcome, RunKind};
 pub use retention::Retention;

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::boundary::{Boundaries, is_hollow, never_entered};
 use super::metadata::{Detail, Inode, Scratch, read_entry, read_kind};
 use super::root::{Identity, Root};
+use super::slice::Slice;
 use crate::problem::{Operation, Problem};
 use crate::rules::{Cursor, RuleSet, Scope};
 use crate::tree::{Entry, Kind, NameKey, PATH_LIMIT_BYTES, RelPath, Timestamp};
@@ -34,6 +35,8 @@ pub struct View {
     pub boundaries: Arc<Boundaries>,
     /// Whether content is read and digested, and with it the inode flags that only an open file shows.
     pub checksum: bool,
+    /// Of which files content is read, where it is; none: of all.
+    pub slice: Option<Slice>,
     /// Files that are taken for others as long as they are what was made of those.
     pub presented: Arc<BTreeMap<RelPath, Presented>>,
     /// The key of the name hashes: that of the other end's view.
@@ -146,7 +149,7 @@ impl View {
     /// How much a scan reads of each name.
     #[must_use]
     pub fn detail(&self) -> Detail {
-        if self.checksum { Detail::Full } else { Detail::Quick }
+        if self.checksum && self.slice.is_none() { Detail::Full } else { Detail::Quick }
     }
 
     /// Reads the open directory at `path`, handing every name to `each` as it comes.
@@ -218,7 +221,8 @@ impl View {
         if place.path.as_bytes().len() + 1 + name.to_bytes().len() > PATH_LIMIT_BYTES {
             return problem(Operation::ReadMetadata, Errno::NAMETOOLONG);
         }
-        let detail = if self.checksum || decision.auth_set { Detail::Content } else { detail };
+        let detail =
+            if self.reads_content(place, name) || decision.auth_set { Detail::Content } else { detail };
         let (mut entry, inode) = match read_entry(place.directory, name, detail, scratch) {
             Ok(read) => read,
             // Gone, unless it is something else that is missing: procfs, say.
@@ -248,6 +252,11 @@ impl View {
             (named.scope, named.below) = (Scope::Empty, None);
         }
         Some(Seen::Named(named))
+    }
+
+    fn reads_content(&self, place: &Place<'_>, name: &CStr) -> bool {
+        let in_slice = |slice: &Slice| slice.contains(&place.path.join(name.to_bytes()));
+        self.checksum && self.slice.as_ref().is_none_or(in_slice)
     }
 
     fn enters(&self, place: &Place<'_>, child: &Named<'_>) -> bool {

@@ -10,6 +10,7 @@ mod list;
 mod listxattrat;
 mod metadata;
 mod root;
+mod slice;
 mod snapshot;
 mod walk;
 
@@ -18,6 +19,7 @@ pub use content::{OpenFile, READ_ATTEMPTS, Stability, digest_open, extents, open
 pub use list::{Named, Place, Presented, STAGE_PREFIX, Seen, View, is_stage_name};
 pub use metadata::{Detail, Inode, Scratch, read_entry, read_kind};
 pub use root::{Identity, Root, proc_path};
+pub use slice::{Measured, Slice, measure};
 pub use snapshot::{KEPT_LINES_BYTES, Snapshot};
 pub use walk::scan;
 

@@ -121,6 +121,7 @@ pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) ->
         rules,
         boundaries,
         checksum: options.checksum,
+        slice: None,
         delete: options.delete,
         durable: options.durable,
         in_place: options.in_place,

@@ -9,7 +9,8 @@ use crate::plan::{Plan, PlanId, Totals};
 use crate::problem::Problem;
 use crate::profile::{Limits, Whole};
 use crate::rules::Rule;
-use crate::tree::Digest;
+use crate::scan::Measured;
+use crate::tree::{Digest, RelPath};
 use crate::wire::{Compression, Remote, TransportError, WireError};
 
 /// One end of a run.
@@ -30,10 +31,12 @@ pub struct Options {
     pub dry_run: bool,
     /// Compare content, not only size and modification time.
     pub checksum: bool,
+    /// Of which files content is compared; none: of all.
+    pub portion: Option<Portion>,
     /// Stay on the filesystem (and btrfs subvolume) of each root.
     pub one_file_system: bool,
     /// Filesystems below the root that are crossed into although `one_file_system` is set.
-    pub also: Vec<crate::tree::RelPath>,
+    pub also: Vec<RelPath>,
     /// Refuse to run while a local filesystem of the source is in scope but not listed in `also`, or a listed one is
     /// not mounted on both ends.
     pub refuse_unlisted_filesystems: bool,
@@ -61,6 +64,7 @@ impl Default for Options {
             delete: false,
             dry_run: false,
             checksum: false,
+            portion: None,
             one_file_system: false,
             also: Vec::new(),
             refuse_unlisted_filesystems: false,
@@ -74,6 +78,15 @@ impl Default for Options {
             timeout: Duration::from_secs(120),
         }
     }
+}
+
+/// A part of the files: as much as is read at a time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Portion {
+    /// Those behind this path; none: from the beginning.
+    pub after: Option<RelPath>,
+    /// So much of them, but at least one.
+    pub budget_bytes: u64,
 }
 
 /// What to run: from where to where, under which rules.
@@ -110,6 +123,8 @@ pub struct Report {
     pub wire_received_bytes: u64,
     /// What could not be done to single paths, on either end.
     pub problems: Vec<Problem>,
+    /// Of which files content was compared; none: of all, or of none.
+    pub portion: Option<Measured>,
     /// Whether the destination is a standby: a root that has an identity of its own.
     pub standby: bool,
     /// The state that the run led to; none when it changed nothing, or path by path.

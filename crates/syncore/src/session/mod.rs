@@ -23,6 +23,7 @@ mod listing;
 mod local;
 mod lock;
 mod planner;
+mod portion;
 mod queue;
 mod radius;
 mod receive;
@@ -47,7 +48,7 @@ use crate::wire::{
 pub(crate) use agree::{open_root, reaches};
 pub use examine::surroundings;
 pub use freeze::freeze;
-pub use job::{AgentLimits, Approval, Initiator, Job, Location, Options, Report, SessionError};
+pub use job::{AgentLimits, Approval, Initiator, Job, Location, Options, Portion, Report, SessionError};
 pub(crate) use lock::lock_root;
 pub use lock::{RootLock, claim, lock};
 pub use restore::{State, generations, recover, resume, roll_back, state};
@@ -107,11 +108,12 @@ pub fn run_under(
             let sender = sender::Sender::open(source, frozen)?;
             run_remote(job, remote, path, Part::Receiver, monitor, |connection, peer| {
                 tell_recovery(peer, monitor);
-                let start = agree::decide(job, sender.facts(), peer, true)?;
+                let mut start = agree::decide(job, sender.facts(), peer, true)?;
+                let portion = portion::choose(job, &mut start, Some(sender.root()), monitor)?;
                 connection.outgoing.send(CONTROL, Message::Start(start.clone()))?;
                 let report =
                     sender.run(connection, start, Some((job.options.dry_run, initiator)), monitor)?;
-                Ok(Report { standby: peer.standby, ..report })
+                Ok(Report { standby: peer.standby, portion, ..report })
             })
         }
         (Location::Remote(..), Location::Local(_)) if frozen.is_some() => {
@@ -121,11 +123,12 @@ pub fn run_under(
             let receiver = receiver::Receiving::open(destination, job.options.dry_run)?;
             tell_recovery(receiver.facts(), monitor);
             run_remote(job, remote, path, Part::Sender, monitor, |connection, peer| {
-                let start = agree::decide(job, peer, receiver.facts(), true)?;
+                let mut start = agree::decide(job, peer, receiver.facts(), true)?;
+                let portion = portion::choose(job, &mut start, receiver.opened(), monitor)?;
                 connection.outgoing.send(CONTROL, Message::Start(start.clone()))?;
                 let say = Some((job.options.dry_run, initiator));
                 let report = receiver.run(connection, &start, None, say, monitor)?;
-                Ok(Report { standby: receiver.facts().standby, ..report })
+                Ok(Report { standby: receiver.facts().standby, portion, ..report })
             })
         }
     }
@@ -195,7 +198,8 @@ fn run_local(
     let sender = sender::Sender::open(source, frozen)?;
     let receiver = receiver::Receiving::open(destination, job.options.dry_run)?;
     tell_recovery(receiver.facts(), monitor);
-    let start = agree::decide(job, sender.facts(), receiver.facts(), false)?;
+    let mut start = agree::decide(job, sender.facts(), receiver.facts(), false)?;
+    let portion = portion::choose(job, &mut start, Some(sender.root()), monitor)?;
     let standby = receiver.facts().standby;
     let (mut here, mut there) = Connection::pair();
     std::thread::scope(|scope| {
@@ -218,7 +222,7 @@ fn run_local(
             (Err(SessionError::Peer(_) | SessionError::Wire(WireError::Lost(_))), Ok(Err(error))) => {
                 Err(error)
             }
-            (result, _) => result.map(|report| Report { standby, ..report }),
+            (result, _) => result.map(|report| Report { standby, portion, ..report }),
         }
     })
 }

@@ -88,6 +88,11 @@ impl Receiving {
         &self.facts
     }
 
+    /// The root, if it is there already.
+    pub(crate) fn opened(&self) -> Option<Arc<Root>> {
+        self.root.clone()
+    }
+
     /// What gates want to know of this end.
     pub(crate) fn examine(&self) -> Result<Host, SessionError> {
         match &self.root {
@@ -144,6 +149,7 @@ impl Receiving {
             rules: Arc::new(RuleSet::compile(rules)?),
             boundaries: Arc::new(start.boundaries.clone()),
             checksum: start.checksum,
+            slice: start.slice.clone(),
             presented: Arc::new(self.standby.as_ref().map(Standby::presented).unwrap_or_default()),
             names: start.names,
         };

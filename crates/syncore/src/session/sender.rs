@@ -63,6 +63,7 @@ impl<'m> Sender<'m> {
             rules: Arc::new(RuleSet::compile(start.rules)?),
             boundaries: Arc::new(start.boundaries),
             checksum: start.checksum,
+            slice: start.slice,
             presented: Arc::default(),
             names: start.names,
         };

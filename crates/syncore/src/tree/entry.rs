@@ -164,6 +164,8 @@ impl Attributes {
     pub const FLAGS: Self = Self(1 << 7);
     /// Which names are one inode.
     pub const LINKS: Self = Self(1 << 8);
+    /// The content of a file, although size and mtime are the same: nothing but a digest shows it.
+    pub const DRIFT: Self = Self(1 << 9);
 
     /// Whether all of `other` are in the set.
     #[must_use]
@@ -228,6 +230,8 @@ impl Entry {
             _ => self.target != other.target || self.device != other.device,
         };
         found.add(Attributes::CONTENT, content_differs);
+        let same_look = self.size_bytes == other.size_bytes && self.mtime == other.mtime;
+        found.add(Attributes::DRIFT, content_differs && self.kind == Kind::File && same_look);
         found.add(Attributes::MTIME, self.mtime != other.mtime);
         found.add(Attributes::MODE, self.mode != other.mode);
         found.add(Attributes::UID, self.uid != other.uid);
@@ -331,7 +335,9 @@ mod tests {
     fn a_digest_on_both_sides_decides_over_size_and_time() {
         let mut a = Entry { content: Some([1; 32]), ..Entry::new(Kind::File) };
         let mut b = Entry { content: Some([2; 32]), ..Entry::new(Kind::File) };
-        assert_eq!(a.differences(&b), Attributes::CONTENT);
+        assert_eq!(a.differences(&b), Attributes::CONTENT | Attributes::DRIFT);
+        b.size_bytes = 7;
+        assert_eq!(a.differences(&b), Attributes::CONTENT, "a sync sees that one");
         a.mtime.seconds = 5;
         b.content = Some([1; 32]);
         assert_eq!(a.differences(&b), Attributes::MTIME);

@@ -13,7 +13,7 @@ use crate::plan::{Line, Listed, PlanId};
 use crate::problem::Problem;
 use crate::profile::{Limits, Whole};
 use crate::rules::Rule;
-use crate::scan::{Boundaries, Mount};
+use crate::scan::{Boundaries, Mount, Slice};
 use crate::tree::{Digest, Kind, NameKey, RelPath, Timestamp, check_name};
 
 /// Which part the agent plays in a run.
@@ -80,6 +80,8 @@ pub struct Start {
     pub boundaries: Boundaries,
     /// Whether content is compared.
     pub checksum: bool,
+    /// Of which files; none: of all.
+    pub slice: Option<Slice>,
     /// Whether deletions are planned.
     pub delete: bool,
     /// Whether the receiver flushes before it reports success.
@@ -306,7 +308,8 @@ impl Message {
             }),
             Self::Opened(facts) => facts.mounts.iter().try_for_each(|mount| path(&mount.path)),
             Self::Start(start) => {
-                start.boundaries.barriers.iter().chain(&start.boundaries.also).try_for_each(path)
+                let slice = start.slice.iter().flat_map(|slice| slice.after.iter().chain(&slice.until));
+                start.boundaries.barriers.iter().chain(&start.boundaries.also).chain(slice).try_for_each(path)
             }
             Self::Examined(host) => host.filesystems.iter().try_for_each(|one| path(&one.path)),
             Self::Problems(problems) => problems.iter().try_for_each(|problem| path(&problem.path)),
