@@ -228,3 +228,13 @@ fn the_exit_status_of_rsync_is_never_taken_for_success() {
         pair.run(&script, &extra).expect(2, stderr);
     }
 }
+
+#[test]
+fn what_the_script_writes_itself_is_not_carried() {
+    let (pair, script) = gated("export-state", "");
+    let state = pair.source.join("var/log/sync");
+    let mut command = Command::new("dash");
+    command.arg(&script).arg("-s").arg(&pair.source).arg("-d").arg(&pair.scripts).arg("-w").arg(&state);
+    assert!(command.status().unwrap().success());
+    assert!(pair.scripts.join("var/log").exists() && !pair.scripts.join("var/log/sync").exists());
+}

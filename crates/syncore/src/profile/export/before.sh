@@ -21,6 +21,12 @@
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:/opt/csw/bin:/usr/symcli/bin
 LC_ALL=C
 export PATH LC_ALL
+# Of Solaris the other one is older than the language that is used here.
+if test -x /usr/bin/nawk; then
+    awk() {
+        /usr/bin/nawk "$@"
+    }
+fi
 umask 077
 unset CDPATH ENV
 NEWLINE='
@@ -237,6 +243,10 @@ done
 cat "$WORK/here" "$WORK/there" | sort -u | while read path kind; do
     (is_listed "$path") || say "$path" | sed 's/\\040/ /g'
 done >>"$WORK/barriers"
+# The logs and the lock of this script, too, where the rules do not leave them out.
+case $STATE/ in
+"$from"/*) say "$STATE" | sed "s|^$from/||" >>"$WORK/barriers" ;;
+esac
 while read path kind; do
     case $kind in
     proc|sysfs|devpts|devtmpfs|devfs|dev|ctfs|objfs|sharefs|mntfs|fd|namefs|lofs|autofs|nfs*|cifs|smb*|afs|ceph|9p) ;;
