@@ -21,7 +21,7 @@ have() {
 build_packages="ca-certificates gcc libc6-dev make pkg-config libssl-dev zlib1g-dev"
 demo_packages="$build_packages acl openssh-client openssh-server"
 boot_packages="$build_packages binutils e2fsprogs mmdebstrap mtools openssh-client openssh-server ovmf qemu-system-x86 util-linux"
-test_packages="$demo_packages attr libcap2-bin e2fsprogs btrfs-progs xfsprogs lvm2 postgresql qemu-system-common strace util-linux iproute2 iputils-ping rsync dash debootstrap tar zstd"
+test_packages="$demo_packages attr libcap2-bin e2fsprogs btrfs-progs xfsprogs lvm2 postgresql qemu-system-common strace util-linux iproute2 iputils-ping rsync dash debootstrap faketime tar zstd"
 bench_packages="$build_packages openssh-client openssh-server rsync debootstrap postgresql time util-linux"
 
 case "${1:-}" in

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::clonetool;
 
-const DOCUMENTS: [&str; 14] = [
+const DOCUMENTS: [&str; 15] = [
     "doc/gates.md",
     "doc/export.md",
     "doc/operations.md",

@@ -1,6 +1,6 @@
 //! The program as its users run it: against real trees, real filesystems and a real sshd.
 //!
-//! These tests need root and, besides a Rust toolchain, the packages `acl attr btrfs-progs dash debootstrap e2fsprogs
+//! These tests need root and, besides a Rust toolchain, the packages `acl attr btrfs-progs dash debootstrap e2fsprogs faketime
 //! iproute2 iputils-ping libcap2-bin lvm2 openssh-client openssh-server postgresql
 //! qemu-system-common rsync strace tar util-linux xfsprogs zstd`.
 //! `CLONETOOL_SKIP_LOG=FILE` collects the names of the tests that could not run; `CLONETOOL_KEEP=1` keeps the work
@@ -23,6 +23,7 @@ mod harness;
 mod hold;
 mod image;
 mod latest;
+mod month;
 mod mounts;
 mod peers;
 mod power;

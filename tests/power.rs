@@ -229,7 +229,8 @@ fn run_and_rollback(name: &str, kind: &str, size_bytes: u64) {
         crate::common::dir::remove_tree(&pair.dir.join(made));
     }
     all_or_nothing(&pair, &kept, &after, &before, &|| {
-        clonetool(["rollback".as_ref(), "daily".as_ref(), "--root".as_ref(), pair.standby.as_os_str()])
+        let profile = pair.profile.as_os_str();
+        clonetool(["rollback".as_ref(), profile, "--root".as_ref(), pair.standby.as_os_str()])
     });
 }
 
