@@ -181,6 +181,27 @@ fn every_shipped_profile_is_a_script_that_a_bourne_shell_reads() {
     // Its gates are of every kind, and a script without one of them would run when it must not.
     let refused = clonetool(["profile", "export", "--rsync", "full"]).expect_code(3);
     assert!(refused.stdout.is_empty() && refused.stderr.contains("the gate database-copy (replication)"));
+    // Neither is one that takes in by a wildcard, crosses every filesystem, or reads a moment that it cannot hold.
+    for (text, reason) in [
+        (
+            "[rules]\ninclude = ['/etc/*.conf']\n",
+            "p.toml:2: include /etc/*.conf: a rule that takes something in",
+        ),
+        ("[source]\none-file-system = false\n", "source.one-file-system = false cannot be exported"),
+        ("[source]\nsnapshot = 'btrfs'\n", "source.snapshot cannot be exported"),
+        ("[[row]]\npath = '/a/*/b'\nclass = 'D'\nwhat = 'x'\nsource = 'x'\n", "in its last name only"),
+        ("[[gate]]\nkind = 'space'\nname = 'room'\n", "the gate room (space) cannot be asked"),
+        (
+            "[[gate]]\nkind = 'package-transaction'\nname = 'p'\n",
+            "the gate p (package-transaction) cannot be asked",
+        ),
+    ] {
+        let profile = work.join("p.toml");
+        write(&profile, text);
+        chmod(&profile, 0o644);
+        export(profile.as_os_str(), &work.join("none")).expect_code(3).expect_stderr(reason);
+        assert!(!work.join("none").exists());
+    }
 }
 #[test]
 fn the_daily_and_the_hourly_script_bring_a_standby_what_clonetool_brings() {

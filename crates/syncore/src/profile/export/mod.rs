@@ -114,6 +114,12 @@ impl Profile {
                 "a script enters the filesystems that are named, no others: list them in source.also",
             );
         }
+        if self.source.snapshot.is_some() {
+            return key(
+                "source.snapshot",
+                "a script reads the source as it is, and not as it was at one moment",
+            );
+        }
         if !is_plain(&self.source.root.to_string_lossy()) || !is_plain(&self.standby.root.to_string_lossy()) {
             return key("a root", "it holds what a remote shell takes for something else");
         }
@@ -186,6 +192,11 @@ impl Profile {
                 lines.extend([String::new(), what.to_owned()]);
                 lines.extend(rows.iter().map(|row| format!("  {}  {}", row.path, row.what)));
             }
+        }
+        if self.on_event.is_some() {
+            let line =
+                "The profile's on-event is not called: syslog and standard error are all that tell of a run.";
+            lines.extend([String::new(), line.to_owned()]);
         }
         if !flat.auth_set.is_empty() {
             lines.push(String::new());
