@@ -319,8 +319,8 @@ fn what_is_kept_takes_only_so_much_room() {
     let sync = |limit: &str| {
         write(&pair.profile, format!("{profile}keep-generations = 10\n{limit}"));
         clonetool(pair.sync(&pair.standby)).expect_code(0);
-        let standby = pair.standby.to_str().unwrap();
-        let listed = clonetool(["rollback", "daily", "--list", "--root", standby]).expect_code(0).stdout;
+        let (standby, profile) = (pair.standby.to_str().unwrap(), pair.profile.to_str().unwrap());
+        let listed = clonetool(["rollback", profile, "--list", "--root", standby]).expect_code(0).stdout;
         listed
             .lines()
             .map(|line| line.split_whitespace().next().unwrap().parse::<u32>().unwrap())
