@@ -400,3 +400,28 @@ fn two_files_of_one_name_are_two_profiles_on_one_standby() {
     back(other.to_str().unwrap()).expect_code(0);
     assert_eq!(fs::read(second.standby.join("counter")).unwrap(), b"1\n");
 }
+
+#[test]
+fn a_gate_that_asks_the_standby_does_not_keep_an_interrupted_run_from_its_end() {
+    if lacks("whole::gate", &["strace"]) {
+        return;
+    }
+    let pair = Pair::new("whole-gate");
+    let profile = fs::read_to_string(&pair.profile).unwrap();
+    write(&pair.profile, profile + "[[gate]]\nkind = \"space\"\nname = \"room\"\n");
+    plant_before(&pair.source);
+    clonetool(pair.sync(&pair.standby)).expect_code(0);
+    plant_after(&pair.source);
+    let journal = pair.standby.join("var/lib/clonetool/run/journal");
+    let mut count = 1;
+    while !journal.exists() {
+        assert!(killed("renameat", count, &pair.sync(&pair.standby)), "it was never interrupted");
+        count += 1;
+    }
+    // Nothing is compared with what is neither old nor new, and a run makes it whole first.
+    let mut plan = pair.sync(&pair.standby);
+    plan.push("--dry-run".to_owned());
+    clonetool(plan).expect_code(3).expect_stderr("clonetool recover");
+    clonetool(pair.sync(&pair.standby)).expect_code(0);
+    assert_none(&differences(&pair.source, &pair.standby));
+}

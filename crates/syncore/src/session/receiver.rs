@@ -63,7 +63,7 @@ impl Receiving {
                 reason: "its filesystem is mounted read-only".to_owned(),
             });
         }
-        let recovered = restore::ready(&root, dry_run)?;
+        let recovered = if dry_run { None } else { restore::ready(&root)? };
         let standby = Standby::of(&root).map_err(|error| {
             SessionError::Refused(format!("the journal of the standby's preparation cannot be read: {error}"))
         })?;
@@ -137,6 +137,9 @@ impl Receiving {
         let Some((root, _lock)) = self.root()? else {
             return self.run_missing(connection, start.names, say, monitor);
         };
+        if self.dry_run {
+            restore::comparable(&root)?;
+        }
         monitor.phase(Phase::Scan);
         let mut rules = start.rules.clone();
         // The initiator had them from here; should it have lost them, they hold all the same.

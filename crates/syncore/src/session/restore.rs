@@ -130,23 +130,26 @@ pub fn resume(path: &Path) -> Result<bool, SessionError> {
     apply::unsuspend(&root).map_err(|error| fatal("resume", &error))
 }
 
-/// Makes a root ready for a run: whole, and not rolled back; says what had to be completed for that.
-pub(super) fn ready(root: &Arc<Root>, dry_run: bool) -> Result<Option<Recovery>, SessionError> {
+/// Makes a root ready to be changed: whole, and not rolled back; says what had to be completed for that.
+pub(super) fn ready(root: &Arc<Root>) -> Result<Option<Recovery>, SessionError> {
     let told = |error: std::io::Error| fatal("read the standby's state", &error);
     let interrupted = apply::is_interrupted(root).map_err(told)?;
-    if dry_run {
-        let refuse = || {
-            let path = crate::tree::escape(root.path().as_os_str().as_encoded_bytes());
-            Err(SessionError::Refused(format!(
-                "a run was interrupted while it changed {path}: finish it with `clonetool recover {path}`"
-            )))
-        };
-        return if interrupted { refuse() } else { Ok(None) };
-    }
     if let Some(state) = apply::suspended(root).map_err(told)? {
         return Err(SessionError::Suspended { state });
     }
     Ok(if interrupted { completed(recover_locked(root)?) } else { None })
+}
+
+/// Refuses to compare with a root that is neither old nor new. A gate may ask about it all the same: what it asks before
+/// is a run, and that makes it whole.
+pub(super) fn comparable(root: &Root) -> Result<(), SessionError> {
+    if !apply::is_interrupted(root).map_err(|error| fatal("read the standby's state", &error))? {
+        return Ok(());
+    }
+    let path = crate::tree::escape(root.path().as_os_str().as_encoded_bytes());
+    Err(SessionError::Refused(format!(
+        "a run was interrupted while it changed {path}: finish it with `clonetool recover {path}`"
+    )))
 }
 
 /// What there is to tell of a recovery.
