@@ -13,7 +13,7 @@ use std::process::Command;
 
 use crate::common::compare::{assert_equal, assert_untouched, snapshot_ctimes};
 use crate::common::plant::{chmod, noise, write};
-use crate::common::{Output, Workdir, clonetool_by, is_empty, lacks, mount, run};
+use crate::common::{Output, Workdir, clonetool, clonetool_by, is_empty, lacks, mount, run};
 
 /// A source that is a filesystem of its own, a standby beside it, and a profile that is called as no other.
 pub(crate) struct Pair {
@@ -79,9 +79,10 @@ impl Pair {
         clonetool_by(&prefix, crate::common::CLONETOOL, args)
     }
 
-    /// The ways in which a run ends before its time, and what its exit code is then.
+    /// The ways in which a run ends before its time, and what its exit code is then. A signal is heard when the gate that
+    /// sent it is stopped.
     pub(crate) const ENDS: [(&str, i32); 3] =
-        [("exit 1", 3), ("kill -TERM $PPID", 1), ("kill -KILL $PPID", -1)];
+        [("exit 1", 3), ("kill -TERM $PPID; exec sleep 600", 1), ("kill -KILL $PPID; exit 9", -1)];
 }
 
 impl Drop for Pair {
@@ -277,6 +278,9 @@ fn what_cannot_be_frozen_is_refused_with_its_reason() {
     pair.sync(&["--source", "root@localhost:/"])
         .expect_code(3)
         .expect_stderr("source.snapshot is for a source on this host, and this one is on another");
+    clonetool(["profile".as_ref(), "export".as_ref(), "--rsync".as_ref(), pair.profile().as_os_str()])
+        .expect_code(3)
+        .expect_stderr("source.snapshot cannot be exported: a script reads the source as it is");
     // A profile that says what root runs is root's own.
     fs::set_permissions(pair.profile(), fs::Permissions::from_mode(0o666)).unwrap();
     pair.sync(&[]).expect_code(2).expect_stderr("has gates, and others than root may write it");
