@@ -150,9 +150,23 @@ impl Blocks<'_> {
         text
     }
 
+    /// Directories that are only made when production has something that is to be in them.
     pub(super) fn implied(&self) -> String {
-        let needed = |path: &&RelPath| self.flat.tops.iter().any(|top| top.path.starts_with(path));
-        directories(self.flat.implied.iter().filter(needed))
+        let mut text = String::new();
+        for path in &self.flat.implied {
+            let below = self.flat.tops.iter().filter(|top| top.path.starts_with(path));
+            let any: Vec<String> =
+                below.map(|top| format!("(is_top {} {})", kind(top), path_word(&top.path))).collect();
+            if !any.is_empty() {
+                let (word, here) = (path_word(path), word_here(path));
+                let any = any.join(" ||\n        ");
+                let _ = writeln!(
+                    text,
+                    "    if (is_top directory {word}) && {{ {any}; }}; then\n        set \"$@\" {here}\n    fi"
+                );
+            }
+        }
+        text
     }
 
     pub(super) fn empty(&self) -> String {

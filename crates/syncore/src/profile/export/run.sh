@@ -194,6 +194,27 @@ vanished() {
     return 0
 }
 
+# Whether the standby has something there that is no directory.
+is_other() {
+    run_rsync -n -d --existing -R --no-implied-dirs -- "$1" "$TARGET" 2>/dev/null | grep '^cd+' >/dev/null
+}
+
+# Where the standby has something of its own on the way to what takes part, nothing is done below.
+obstructed() {
+    set x
+@IMPLIED@
+    shift
+    for directory in ${1+"$@"}; do
+        (is_other "$directory") || continue
+        case $directory in
+        *\\*|*"$NEWLINE"*) end 3 "$directory is no directory on the standby; nothing was changed" ;;
+        esac
+        log "$directory is no directory on the standby: nothing below it is brought"
+        say "$directory" | sed 's|^\./||' >>"$WORK/barriers"
+        say "$directory" >>"$WORK/in_the_way"
+    done
+}
+
 # Directories below which something takes part.
 implied() {
     set x
@@ -247,6 +268,7 @@ filter() {
 : >"$WORK/blocked"
 : >"$WORK/in_the_way"
 (directory_rules) >"$WORK/directory_rules"
+obstructed
 filter >"$WORK/filter"
 : >"$WORK/all"
 mode=-n
@@ -273,13 +295,15 @@ if test $dry_run = yes; then
 fi
 test "$deletes" -le "$DELETES" ||
     end 3 "$deletes entries would be deleted, $DELETES are allowed; nothing was changed: read the list in $LOG, then allow that one run with -D $deletes"
+stays=no
 if test -z "$delete"; then :
 elif test -s "$WORK/in_the_way"; then
     log "deletions are put off: something of the standby's own is in the way of what production has"
     delete=--force
 elif test "$deletes" -eq 0; then
-    # Where nothing is to go, nothing can.
+    # Where nothing is to go, nothing can; what should and cannot was said the first time.
     delete=
+    test -z "`sed -n '/^cannot delete/p' "$WORK/all"`" || stays=yes
 else
     delete="--delete-after --max-delete=$DELETES"
 fi
@@ -289,7 +313,7 @@ gates_again
 log "what is done:"
 mode=
 problems=no
-test ! -s "$WORK/in_the_way" && test ! -s "$WORK/blocked" || problems=yes
+test $stays = no && test ! -s "$WORK/in_the_way" && test ! -s "$WORK/blocked" || problems=yes
 made=no
 trees
 implied
