@@ -4,6 +4,7 @@
 //! is over before its k-th. What follows is judged against the tree before and the tree after, by the independent
 //! comparer. A kill keeps the page cache; what power loss does is in `power`.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use syncore::tree::escape;
 use crate::common::compare::{Difference, assert_none, compare};
 use crate::common::dir::inode_flags;
 use crate::common::plant::{chattr, chmod, noise, set_mtime, set_xattr, write};
-use crate::common::{CLONETOOL, Workdir, clonetool, lacks, mount, run};
+use crate::common::sshd::{Sshd, SshdOptions};
+use crate::common::{CLONETOOL, Output, Workdir, clonetool, lacks, mount, run};
 
 /// What changes names or makes something durable.
 pub(crate) const STEPS: [&str; 8] =
@@ -424,4 +426,50 @@ fn a_gate_that_asks_the_standby_does_not_keep_an_interrupted_run_from_its_end() 
     clonetool(plan).expect_code(3).expect_stderr("clonetool recover");
     clonetool(pair.sync(&pair.standby)).expect_code(0);
     assert_none(&differences(&pair.source, &pair.standby));
+}
+
+#[test]
+fn what_somebody_changed_on_the_standby_is_named_before_it_is_replaced() {
+    let pair = Pair::new("whole-changed-here");
+    let server = Sshd::start(&pair.dir.join("sshd"), &SshdOptions::default());
+    for path in ["etc/edited", "etc/deleted", "etc/left", "etc/untouched"] {
+        fs::create_dir_all(pair.source.join("etc")).unwrap();
+        fs::create_dir_all(pair.source.join("var/lib")).unwrap();
+        write(&pair.source.join(path), "first\n");
+    }
+    let records = pair.dir.make("records");
+    let sync = |remote: bool| {
+        let mut all: Vec<OsString> = pair.sync(&pair.standby).into_iter().map(Into::into).collect();
+        all.retain(|one| one != "-q");
+        if remote {
+            all.pop();
+            all.push(server.remote(&pair.standby));
+            all.extend(server.args());
+        }
+        all.extend(["--json".into(), "--records".into(), records.clone().into()]);
+        clonetool(all).expect_code(0)
+    };
+    let named = |said: &Output| -> Vec<String> {
+        let events = said.objects().into_iter().filter(|event| event["type"] == "changed-here");
+        events.map(|event| event["path"].as_str().unwrap().to_owned()).collect()
+    };
+    sync(false);
+    for remote in [false, true] {
+        write(&pair.standby.join("etc/edited"), "a correction in the wrong place\n");
+        chmod(&pair.standby.join("etc/deleted"), 0o600);
+        for path in ["etc/edited", "etc/untouched"] {
+            write(&pair.source.join(path), format!("then, remote {remote}\n"));
+        }
+        fs::remove_file(pair.source.join("etc/deleted")).unwrap();
+        let said = sync(remote);
+        assert_eq!(named(&said), ["/etc/edited", "/etc/deleted"], "{}", said.describe());
+        write(&pair.source.join("etc/deleted"), "again\n");
+        // What only the runs themselves changed is not.
+        let said = sync(remote);
+        assert_eq!(named(&said), Vec::<String>::new(), "{}", said.describe());
+    }
+    let history =
+        ["history", pair.profile.to_str().unwrap(), "--json", "--records", records.to_str().unwrap()];
+    let kept = clonetool(history).expect_code(0).objects();
+    assert_eq!(kept[1]["changed_here"], serde_json::json!(["/etc/edited", "/etc/deleted"]), "{}", kept[1]);
 }

@@ -19,6 +19,7 @@ use syncore::record::{
     Counts, GateAnswer, Outcome as Recorded, PhaseTime, Record, RecordError, Retention, RunId, RunKind, Store,
 };
 use syncore::session::Report;
+use syncore::tree::RelPath;
 
 use crate::error::{CommandError, Kind};
 use crate::gates::Moment;
@@ -90,6 +91,11 @@ impl Recorder {
         if let Err(error) = written {
             state.tell(&error);
         }
+    }
+
+    /// Somebody changed these paths on the standby, and the run replaces them.
+    pub(crate) fn changed_here(&self, paths: &[RelPath]) {
+        paths.iter().for_each(|path| self.state().record.changed_here(path));
     }
 
     /// A rollback or a recovery came to its end: the standby is in state `generation` if it was changed.

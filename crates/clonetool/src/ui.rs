@@ -329,6 +329,28 @@ impl Monitor for Ui {
         }
     }
 
+    fn changed_here(&self, generation: u64, paths: &[RelPath]) {
+        let line = |path: &RelPath| format!("changed on the standby since state {generation}: {path}");
+        self.progress.suspend(|| {
+            self.print(|out| {
+                for path in paths {
+                    if self.json {
+                        writeln!(out, "{}", json::changed_here(generation, path))?;
+                    } else if self.itemize {
+                        writeln!(out, "{}", line(path))?;
+                    }
+                }
+                Ok(())
+            });
+        });
+        if let Some(log) = &self.log {
+            paths.iter().for_each(|path| log.line(&line(path)));
+        }
+        if let Some(recorder) = &self.recorder {
+            recorder.changed_here(paths);
+        }
+    }
+
     fn cancelled(&self) -> bool {
         interrupt::requested() || self.output_failed.load(Ordering::Relaxed)
     }

@@ -40,6 +40,9 @@ pub trait Monitor: Send + Sync {
     /// An interrupted run of `profile` was completed before anything else was done: the standby is in state `generation`,
     /// and so many paths are not as that run would have them.
     fn recovered(&self, _profile: &str, _generation: u64, _problems: u64) {}
+    /// Somebody changed these paths on the standby since the run that led to state `generation`, and this run is about to
+    /// replace or delete them. At most 1000 are named.
+    fn changed_here(&self, _generation: u64, _paths: &[RelPath]) {}
     /// Asked now and then: whether the run should stop in good order.
     fn cancelled(&self) -> bool {
         false

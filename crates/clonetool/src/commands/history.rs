@@ -197,6 +197,13 @@ fn whole(record: &Record) -> String {
     for phase in &record.phases {
         line("phase", &format!("{} {}", phase.phase, took(phase.elapsed_seconds)));
     }
+    for path in &record.changed_here {
+        line("replaced", &format!("{path}, which was changed on the standby"));
+    }
+    let more = record.changed_here_count.saturating_sub(record.changed_here.len() as u64);
+    if more > 0 {
+        line("replaced", &format!("and {more} more of them"));
+    }
     for problem in &record.problems {
         line("problem", &format!("{}: cannot {}: {}", problem.path, problem.operation, problem.reason));
     }

@@ -50,6 +50,13 @@ pub(super) fn change(item: &Item) -> Value {
 }
 
 /// A problem of one path.
+/// Something that somebody changed on the standby and that is about to be replaced.
+pub(super) fn changed_here(generation: u64, path: &RelPath) -> Value {
+    let mut event = json!({ "type": "changed-here", "since_generation": generation });
+    add_path(&mut event, "path", path);
+    event
+}
+
 pub(super) fn problem(problem: &Problem) -> Value {
     let mut event = json!({
         "type": "problem",

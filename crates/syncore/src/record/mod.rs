@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::problem::Problem;
-use crate::tree::escape;
+use crate::tree::{RelPath, escape};
 
 pub use event::{EventError, announce};
 pub use lap::{Checked, Finished, Lap, Laps};
@@ -181,6 +181,13 @@ pub struct Record {
     pub problem_count: u64,
     /// The first of them.
     pub problems: Vec<NamedProblem>,
+    /// How many paths were replaced that somebody had changed on the standby since the run before; at most 1000 are
+    /// counted.
+    #[serde(default)]
+    pub changed_here_count: u64,
+    /// The first of them.
+    #[serde(default)]
+    pub changed_here: Vec<String>,
 }
 
 impl Record {
@@ -214,6 +221,8 @@ impl Record {
             phases: Vec::new(),
             problem_count: 0,
             problems: Vec::new(),
+            changed_here_count: 0,
+            changed_here: Vec::new(),
         }
     }
 
@@ -222,6 +231,14 @@ impl Record {
         if self.gates.len() < GATES_KEPT {
             answer.evidence = masked(&answer.evidence);
             self.gates.push(answer);
+        }
+    }
+
+    /// Counts a path that somebody had changed on the standby and the run replaces, and names it if there is room.
+    pub fn changed_here(&mut self, path: &RelPath) {
+        self.changed_here_count += 1;
+        if self.changed_here.len() < PROBLEMS_NAMED {
+            self.changed_here.push(clipped(&path.to_string()));
         }
     }
 
@@ -279,7 +296,6 @@ mod tests {
     use std::time::Duration;
 
     use crate::problem::Operation;
-    use crate::tree::RelPath;
 
     use super::*;
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 mod agree;
 mod auth;
 mod basis;
+mod changed_here;
 mod describe;
 mod differ;
 mod examine;

@@ -15,6 +15,7 @@ use crate::prepare::{Standby, own_rules};
 use crate::problem::Problem;
 use crate::rules::{Rule, RuleSet, Treatment};
 use crate::scan::{Root, Snapshot, View, mounts_below};
+use crate::session::changed_here::changed_here;
 use crate::session::describe::Describer;
 use crate::session::examine::{examine_here, examine_root};
 use crate::session::judge::check_plan;
@@ -185,6 +186,20 @@ impl Receiving {
         if let Some(limits) = start.limits.as_ref().filter(|_| !self.dry_run && !plan.is_empty()) {
             radius::check(&root, &snapshot, &plan, limits, start.approved.as_deref())?;
         }
+        if let Some(whole) = start.whole.as_ref().filter(|_| !self.dry_run && !plan.is_empty()) {
+            let read = changed_here(&root, &plan, &whole.profile);
+            let found = read.map_err(|error| restore::fatal("read what is kept of earlier runs", &error))?;
+            match found {
+                Some((generation, paths)) if initiator => monitor.changed_here(generation, &paths),
+                Some((generation, paths)) => {
+                    for part in paths.chunks(PATHS_PER_MESSAGE) {
+                        let message = Message::ChangedHere(generation, part.to_vec());
+                        connection.outgoing.send(CONTROL, message)?;
+                    }
+                }
+                None => {}
+            }
+        }
         // A dry run ends here, whatever the other end makes of it.
         if !ask(&mut say, &plan, start.whole.is_some(), monitor)? || self.dry_run {
             connection.outgoing.send(CONTROL, Message::Decision(false))?;
@@ -295,6 +310,9 @@ impl Receiving {
 
 /// A root, and the lock on it where it was taken only now.
 type Locked = (Arc<Root>, Option<RootLock>);
+
+/// Below a frame, however long they are.
+const PATHS_PER_MESSAGE: usize = 128;
 
 /// How many questions are answered at once; bounds the answers that wait to be sent.
 const QUESTIONS_AT_ONCE: usize = 32;

@@ -163,6 +163,6 @@ fn accounts(root: &Root) -> Result<PasswordLock, SessionError> {
     PasswordLock::take(root).map_err(|error| fatal("lock the password files", &error.into()))
 }
 
-fn fatal(operation: &'static str, error: &std::io::Error) -> SessionError {
+pub(super) fn fatal(operation: &'static str, error: &std::io::Error) -> SessionError {
     SessionError::Fatal { operation, reason: error.to_string() }
 }

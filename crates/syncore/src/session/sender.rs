@@ -111,10 +111,13 @@ impl<'m> Sender<'m> {
         }
         connection.outgoing.send(CONTROL, Message::PlanEnd { id: plan.id(), entries, tree })?;
         if !plan.is_empty() {
-            match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
-                Message::Decision(true) => {}
-                Message::Decision(false) => return Ok(report),
-                other => return Err(unexpected(other)),
+            loop {
+                match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
+                    Message::ChangedHere(generation, paths) => monitor.changed_here(generation, &paths),
+                    Message::Decision(true) => break,
+                    Message::Decision(false) => return Ok(report),
+                    other => return Err(unexpected(other)),
+                }
             }
             if plan.items().any(|item| item.needs_content()) {
                 let transfer = Transfer {

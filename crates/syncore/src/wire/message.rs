@@ -262,6 +262,9 @@ pub enum Message {
     /// Receiver to an initiator that sends, in a run that changes all or nothing: all of it is staged and on stable
     /// storage, and a [`Message::Decision`] is awaited before the first change.
     Staged,
+    /// Receiver to an initiator that sends: somebody changed these paths on the standby since the state of that number,
+    /// and the plan replaces them.
+    ChangedHere(u64, Vec<RelPath>),
 }
 
 /// What kind of failure a peer reports.
@@ -313,6 +316,7 @@ impl Message {
             }
             Self::Examined(host) => host.filesystems.iter().try_for_each(|one| path(&one.path)),
             Self::Problems(problems) => problems.iter().try_for_each(|problem| path(&problem.path)),
+            Self::ChangedHere(_, paths) => paths.iter().try_for_each(path),
             Self::Basis(_, sums, _) => sums.check().map_err(|e| WireError::Protocol(e.to_string())),
             _ => Ok(()),
         }

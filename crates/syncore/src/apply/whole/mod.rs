@@ -13,6 +13,7 @@ mod journal;
 mod recording;
 mod recover;
 mod retain;
+mod since;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -27,6 +28,7 @@ pub use back::{Back, roll_back};
 pub use recover::{
     Generation, Recovered, generation, generations, is_interrupted, recover, suspended, unsuspend,
 };
+pub use since::last_change;
 
 use super::directory::Directory;
 use super::stage::Staged;
@@ -245,7 +247,8 @@ impl Ledger {
         rustix::fs::fsync(&kept)?;
         rustix::fs::fsync(&home)?;
         self.areas.sweep()?;
-        self.retain(retain::now_seconds())
+        self.retain(retain::now_seconds())?;
+        since::note_end(&self.areas, self.generation)
     }
 }
 
