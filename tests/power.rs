@@ -106,26 +106,68 @@ impl Drop for Recorder {
     }
 }
 
-fn mounted(image: &Path, at: &Path) {
+/// A disk: one filesystem, or two of one size, of which the second belongs at `opt` in the first.
+#[derive(Clone, Copy)]
+struct Layout {
+    kind: &'static str,
+    size_bytes: u64,
+    parts: u64,
+}
+
+impl Layout {
+    const fn one(kind: &'static str, size_bytes: u64) -> Self {
+        Self { kind, size_bytes, parts: 1 }
+    }
+
+    fn points(self, at: &Path) -> Vec<(u64, PathBuf)> {
+        let point = |part| (part * self.size_bytes, if part == 0 { at.to_owned() } else { at.join("opt") });
+        (0..self.parts).map(point).collect()
+    }
+
+    /// Makes the filesystems in the file `image`.
+    fn make(self, image: &Path) {
+        File::create(image).unwrap().set_len(self.size_bytes * self.parts).unwrap();
+        for part in 0..self.parts {
+            let (offset, size) = ((part * self.size_bytes).to_string(), self.size_bytes.to_string());
+            let image = image.to_str().unwrap();
+            let device = run("losetup", ["--find", "--show", "-o", &offset, "--sizelimit", &size, image]);
+            run(&format!("mkfs.{}", self.kind), ["-q", device.trim()]);
+            run("losetup", ["-d", device.trim()]);
+        }
+    }
+
+    fn mount(self, image: &Path, at: &Path) {
+        for (offset, at) in self.points(at) {
+            mount_part(image, &at, offset, &self.size_bytes.to_string());
+        }
+    }
+
+    fn unmount(self, at: &Path) {
+        self.points(at).iter().rev().for_each(|(_, at)| mount::unmount(at));
+    }
+}
+
+fn mount_part(image: &Path, at: &Path, offset: u64, size: &str) {
     fs::create_dir_all(at).unwrap();
-    run("mount", ["-o".as_ref(), "loop".as_ref(), image.as_os_str(), at.as_os_str()]);
+    let options = format!("loop,offset={offset},sizelimit={size}");
+    run("mount", ["-o".as_ref(), options.as_ref(), image.as_os_str(), at.as_os_str()]);
 }
 
 /// The images that a disk may hold after power failed while `act` worked on the standby: `look` sees each of them
 /// mounted, and is told whether `act` had ended when the last write was flushed that is in it.
 fn cut_power(
     pair: &Pair,
-    image: &Path,
+    (image, layout): (&Path, Layout),
     act: &dyn Fn() -> Output,
     look: &mut dyn FnMut(&Path, bool),
 ) -> usize {
     let base = pair.dir.join("base");
     run("cp", ["--sparse=always".as_ref(), image.as_os_str(), base.as_os_str()]);
     let recorder = Recorder::start(&pair.dir, image);
-    mounted(&recorder.export, &pair.standby);
+    layout.mount(&recorder.export, &pair.standby);
     act().expect_code(0);
     let ended = entries(&recorder.log).len();
-    mount::unmount(&pair.standby);
+    layout.unmount(&pair.standby);
     drop(recorder);
     let path = pair.dir.join("writes");
     let (log, all) = (File::open(&path).unwrap(), entries(&path));
@@ -136,9 +178,9 @@ fn cut_power(
         let image = File::options().write(true).open(&victim).unwrap();
         lost.iter().for_each(|entry| replay(&log, &image, entry));
         drop(image);
-        mounted(&victim, &at);
+        layout.mount(&victim, &at);
         look(&at, done);
-        mount::unmount(&at);
+        layout.unmount(&at);
     };
     let mut looks = 0;
     let mut since = 0;
@@ -170,12 +212,21 @@ fn cut_power(
 }
 
 /// A standby on an image of its own, as the first sync left it; the source has changed since.
-fn pair(name: &str, kind: &str, size_bytes: u64) -> (Pair, PathBuf) {
+fn pair(name: &str, layout: Layout) -> (Pair, PathBuf) {
     let pair = Pair::new(name);
     let image = pair.dir.join("image");
-    mount::loop_image(&image, kind, size_bytes, &pair.standby);
-    let _ = fs::remove_dir(pair.standby.join("lost+found"));
+    layout.make(&image);
+    layout.mount(&image, &pair.standby);
+    for (_, at) in layout.points(&pair.standby) {
+        let _ = fs::remove_dir(at.join("lost+found"));
+    }
     fs::create_dir_all(pair.standby.join("var/lib")).unwrap();
+    if layout.parts > 1 {
+        // A filesystem of its own on both ends, and listed.
+        mount::bind(&pair.dir.make("source-opt"), &pair.source.join("opt"));
+        let profile = fs::read_to_string(&pair.profile).unwrap();
+        write(&pair.profile, profile + "[source]\nalso = [\"/opt\"]\n");
+    }
     plant_before(&pair.source);
     sync(&pair, &pair.standby).expect_code(0);
     (pair, image)
@@ -189,12 +240,12 @@ fn sync(pair: &Pair, standby: &Path) -> Output {
 }
 
 /// Cuts the power at every moment of `act`, which leads from `before` to `after`.
-fn all_or_nothing(pair: &Pair, image: &Path, before: &Path, after: &Path, act: &dyn Fn() -> Output) {
+fn all_or_nothing(pair: &Pair, disk: (&Path, Layout), before: &Path, after: &Path, act: &dyn Fn() -> Output) {
     let (bare_before, bare_after) = (pair.dir.join("bare-before"), pair.dir.join("bare-after"));
     bare(before, &bare_before);
     bare(after, &bare_after);
     let mut completed = 0;
-    let looks = cut_power(pair, image, act, &mut |victim, done| {
+    let looks = cut_power(pair, disk, act, &mut |victim, done| {
         clonetool(["recover".as_ref(), victim.as_os_str()]).expect_code(0);
         assert_eq!(staged(victim), 0, "something is left in the stage");
         let (old, new) = (differences(&bare_before, victim), differences(&bare_after, victim));
@@ -210,25 +261,25 @@ fn all_or_nothing(pair: &Pair, image: &Path, before: &Path, after: &Path, act: &
     assert!(completed >= 2 && completed < looks, "{completed} of {looks} were completed");
 }
 
-fn run_and_rollback(name: &str, kind: &str, size_bytes: u64) {
-    if lacks(&format!("power::{name}"), &["qemu-storage-daemon", &format!("mkfs.{kind}")]) {
+fn run_and_rollback(name: &str, layout: Layout) {
+    if lacks(&format!("power::{name}"), &["qemu-storage-daemon", &format!("mkfs.{}", layout.kind)]) {
         return;
     }
-    let (pair, image) = pair(name, kind, size_bytes);
+    let (pair, image) = pair(name, layout);
     let before = pair.copy("before");
-    mount::unmount(&pair.standby);
+    layout.unmount(&pair.standby);
     plant_after(&pair.source);
     let kept = pair.dir.join("image-before");
     run("cp", ["--sparse=always".as_ref(), image.as_os_str(), kept.as_os_str()]);
-    mounted(&kept, &pair.standby);
+    layout.mount(&kept, &pair.standby);
     sync(&pair, &pair.standby).expect_code(0);
     let after = pair.copy("after");
-    mount::unmount(&pair.standby);
-    all_or_nothing(&pair, &image, &before, &after, &|| sync(&pair, &pair.standby));
+    layout.unmount(&pair.standby);
+    all_or_nothing(&pair, (&image, layout), &before, &after, &|| sync(&pair, &pair.standby));
     for made in ["bare-before", "bare-after"] {
         crate::common::dir::remove_tree(&pair.dir.join(made));
     }
-    all_or_nothing(&pair, &kept, &after, &before, &|| {
+    all_or_nothing(&pair, (&kept, layout), &after, &before, &|| {
         let profile = pair.profile.as_os_str();
         clonetool(["rollback".as_ref(), profile, "--root".as_ref(), pair.standby.as_os_str()])
     });
@@ -236,17 +287,22 @@ fn run_and_rollback(name: &str, kind: &str, size_bytes: u64) {
 
 #[test]
 fn a_run_and_its_rollback_survive_power_loss_on_ext4() {
-    run_and_rollback("power-ext4", "ext4", 64 << 20);
+    run_and_rollback("power-ext4", Layout::one("ext4", 64 << 20));
 }
 
 #[test]
 fn a_run_and_its_rollback_survive_power_loss_on_xfs() {
-    run_and_rollback("power-xfs", "xfs", 300 << 20);
+    run_and_rollback("power-xfs", Layout::one("xfs", 300 << 20));
 }
 
 #[test]
 fn a_run_and_its_rollback_survive_power_loss_on_btrfs() {
-    run_and_rollback("power-btrfs", "btrfs", 128 << 20);
+    run_and_rollback("power-btrfs", Layout::one("btrfs", 128 << 20));
+}
+
+#[test]
+fn a_run_and_its_rollback_survive_power_loss_over_two_filesystems() {
+    run_and_rollback("power-two", Layout { kind: "ext4", size_bytes: 64 << 20, parts: 2 });
 }
 
 #[test]
@@ -254,9 +310,10 @@ fn in_a_clone_each_file_is_old_or_new_after_power_loss() {
     if lacks("power::clone", &["qemu-storage-daemon"]) {
         return;
     }
-    let (pair, image) = pair("power-clone", "ext4", 64 << 20);
+    let layout = Layout::one("ext4", 64 << 20);
+    let (pair, image) = pair("power-clone", layout);
     let before = pair.copy("before");
-    mount::unmount(&pair.standby);
+    layout.unmount(&pair.standby);
     plant_after(&pair.source);
     let act = || {
         let ends = [pair.source.as_os_str(), pair.standby.as_os_str()];
@@ -268,7 +325,7 @@ fn in_a_clone_each_file_is_old_or_new_after_power_loss() {
         found != read(&before) && found != read(&pair.source)
     };
     let mut completed = 0;
-    let looks = cut_power(&pair, &image, &act, &mut |victim, done| {
+    let looks = cut_power(&pair, (&image, layout), &act, &mut |victim, done| {
         for path in
             ["etc/changed", "etc/locked", "etc/gone", "opt/new/large", "opt/kept/third", "etc/dressed"]
         {
@@ -282,7 +339,7 @@ fn in_a_clone_each_file_is_old_or_new_after_power_loss() {
     });
     assert!(looks >= 10, "only {looks} moments");
     // A run that was cut short is made up for by the next one.
-    mounted(&pair.dir.join("victim"), &pair.standby);
+    layout.mount(&pair.dir.join("victim"), &pair.standby);
     act().expect_code(0);
     assert_none(&differences(&pair.source, &pair.standby));
 }

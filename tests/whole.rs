@@ -22,6 +22,9 @@ use crate::common::{CLONETOOL, Output, Workdir, clonetool, lacks, mount, run};
 pub(crate) const STEPS: [&str; 8] =
     ["renameat", "renameat2", "linkat", "unlinkat", "mkdirat", "utimensat", "fsync", "syncfs"];
 
+/// Where runs keep what is theirs: at home, and at the top of another filesystem.
+const OWN: [&str; 2] = ["var/lib/clonetool", "opt/.clonetool-run"];
+
 /// A source, a standby that is like an earlier one, and a profile.
 pub(crate) struct Pair {
     pub(crate) dir: Workdir,
@@ -116,10 +119,13 @@ pub(crate) fn bare(standby: &Path, to: &Path) {
 
 /// Takes away what runs keep to themselves, as if it had never been there.
 fn strip(standby: &Path) {
-    let own = standby.join("var/lib/clonetool");
-    let lib = fs::metadata(standby.join("var/lib")).unwrap();
-    crate::common::dir::remove_tree(&own);
-    set_mtime(&standby.join("var/lib"), lib.mtime(), lib.mtime_nsec());
+    for own in OWN {
+        let own = standby.join(own);
+        let parent = own.parent().unwrap();
+        let Ok(before) = fs::metadata(parent) else { continue };
+        crate::common::dir::remove_tree(&own);
+        set_mtime(parent, before.mtime(), before.mtime_nsec());
+    }
 }
 
 /// How a standby differs from a bare one; it is bare itself afterwards.
@@ -135,7 +141,10 @@ pub(crate) fn lines(differences: &[Difference]) -> String {
 }
 
 pub(crate) fn staged(standby: &Path) -> usize {
-    fs::read_dir(standby.join("var/lib/clonetool/run/stage")).map_or(0, Iterator::count)
+    ["var/lib/clonetool/run/stage", "opt/.clonetool-run/stage"]
+        .map(|stage| fs::read_dir(standby.join(stage)).map_or(0, Iterator::count))
+        .iter()
+        .sum()
 }
 
 /// Whether the program was killed at its `count`-th call of `step`; it is as good as over before that otherwise.
