@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::common::compare::{Difference, assert_none, compare};
 use crate::common::plant::write;
 use crate::common::{Output, Workdir, clonetool, lacks, mount, run};
-use crate::whole::{Pair, bare, differences, lines, plant_after, plant_before, staged};
+use crate::whole::{Pair, bare, differences, killed, lines, plant_after, plant_before, staged};
 
 const SECTOR_BYTES: u64 = 512;
 /// What filesystems take for written whole or not at all.
@@ -303,6 +303,30 @@ fn a_run_and_its_rollback_survive_power_loss_on_btrfs() {
 #[test]
 fn a_run_and_its_rollback_survive_power_loss_over_two_filesystems() {
     run_and_rollback("power-two", Layout { kind: "ext4", size_bytes: 64 << 20, parts: 2 });
+}
+
+#[test]
+fn a_recovery_survives_power_loss() {
+    if lacks("power::recovery", &["qemu-storage-daemon", "strace"]) {
+        return;
+    }
+    let layout = Layout::one("ext4", 64 << 20);
+    let (pair, image) = pair("power-recovery", layout);
+    plant_after(&pair.source);
+    let journal = pair.standby.join("var/lib/clonetool/run/journal");
+    let interrupted = (1..).find(|count| {
+        assert!(killed("renameat", *count, &pair.sync(&pair.standby)), "it was never interrupted");
+        journal.exists()
+    });
+    assert!(interrupted.is_some());
+    layout.unmount(&pair.standby);
+    let recover = |root: &Path| clonetool(["recover".as_ref(), root.as_os_str()]);
+    let looks = cut_power(&pair, (&image, layout), &|| recover(&pair.standby), &mut |victim, _| {
+        recover(victim).expect_code(0);
+        assert_eq!(staged(victim), 0, "something is left in the stage");
+        assert_none(&differences(&pair.source, victim));
+    });
+    assert!(looks >= 5, "only {looks} moments");
 }
 
 #[test]

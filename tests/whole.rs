@@ -148,7 +148,7 @@ pub(crate) fn staged(standby: &Path) -> usize {
 }
 
 /// Whether the program was killed at its `count`-th call of `step`; it is as good as over before that otherwise.
-fn killed(step: &str, count: u32, arguments: &[String]) -> bool {
+pub(crate) fn killed(step: &str, count: u32, arguments: &[String]) -> bool {
     let inject = format!("inject={step}:signal=KILL:when={count}");
     // Those of the machine that runs the tests are not to be written to.
     let records = tempfile::tempdir().unwrap();
