@@ -6,10 +6,11 @@
 //! is the new tree, with problems of single paths it is old or new path by path, and else old or new as a whole.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::common::compare::{Difference, What, assert_none};
-use crate::common::plant::{chmod, write};
+use crate::common::plant::{chmod, noise, set_mtime, write};
 use crate::common::{CLONETOOL, Output, clonetool, clonetool_by, lacks, run};
 use crate::whole::{Pair, STEPS, bare, differences, lines, plant_after, plant_before, staged};
 
@@ -245,4 +246,41 @@ fn whichever_end_is_killed_the_standby_is_old_or_new() {
     }
     assert!(kills >= 40, "only {kills} kills");
     assert!(completed >= 5, "{completed} of {kills}");
+}
+
+#[test]
+fn what_an_interrupted_run_had_staged_is_not_sent_again() {
+    let states = States::new("faults-resume");
+    let names: Vec<String> = (0..40).map(|number| format!("bulk/file-{number:02}")).collect();
+    for (number, name) in (0..).zip(&names) {
+        write(
+            &states.pair.source.join(name),
+            noise(500 + number, 100_000 + usize::try_from(number).unwrap()),
+        );
+    }
+    let agent = format!("{CLONETOOL} agent");
+    let whole = push(&states, &[], &states.victim(), &agent).expect_code(0);
+    let bytes = whole.count("wire_sent_bytes");
+    assert!(bytes > 4_000_000, "{bytes}");
+    let victim = states.victim();
+    let cut = format!("stdbuf -o0 head -c {} | {agent}", bytes / 2);
+    push(&states, &[], &victim, &cut).expect_code(6);
+    assert!(staged(&victim) >= 10, "only {} files were staged", staged(&victim));
+    // Cut again, hardly begun: what there was is not lost.
+    push(&states, &[], &victim, &format!("stdbuf -o0 head -c {} | {agent}", bytes / 20)).expect_code(6);
+    // One of them is not what production has any more, and has kept its length and time.
+    let stage = victim.join("var/lib/clonetool/run/left");
+    let large = |entry: &fs::DirEntry| entry.metadata().unwrap().len() > 90_000;
+    let damaged = fs::read_dir(&stage).unwrap().map(Result::unwrap).find(large).unwrap().path();
+    let before = fs::metadata(&damaged).unwrap();
+    let mut content = fs::read(&damaged).unwrap();
+    content[5] ^= 1;
+    write(&damaged, content);
+    set_mtime(&damaged, before.mtime(), before.mtime_nsec());
+    let rest = push(&states, &[], &victim, &agent).expect_code(0);
+    let sent = rest.count("wire_sent_bytes");
+    assert!(sent < bytes * 7 / 10, "{sent} of {bytes} bytes were sent again");
+    assert!(rest.count("copied_bytes") > bytes / 4, "{}", rest.describe());
+    assert_eq!(staged(&victim), 0, "something is left in the stage");
+    assert_none(&differences(&states.pair.source, &victim));
 }

@@ -141,9 +141,11 @@ pub(crate) fn lines(differences: &[Difference]) -> String {
 }
 
 pub(crate) fn staged(standby: &Path) -> usize {
-    ["var/lib/clonetool/run/stage", "opt/.clonetool-run/stage"]
-        .map(|stage| fs::read_dir(standby.join(stage)).map_or(0, Iterator::count))
+    ["var/lib/clonetool/run", "opt/.clonetool-run"]
+        .map(|area| ["stage", "left"].map(|stage| standby.join(area).join(stage)))
+        .as_flattened()
         .iter()
+        .map(|stage| fs::read_dir(stage).map_or(0, Iterator::count))
         .sum()
 }
 

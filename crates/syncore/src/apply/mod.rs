@@ -23,7 +23,7 @@ pub use directory::{Directories, Directory};
 pub use stage::{FileWriter, WriteError};
 pub use whole::{
     Back, Generation, Ledger, MadeBy, Recovered, generation, generations, is_interrupted, last_change,
-    recover, roll_back, suspended, unsuspend,
+    left_over, recover, roll_back, suspended, unsuspend,
 };
 
 pub(crate) use displace::{directory_like, displace, exchange, replace};

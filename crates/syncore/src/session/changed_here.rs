@@ -14,7 +14,7 @@ use crate::scan::Root;
 use crate::tree::{Kind, RelPath, Timestamp};
 
 /// So many are named.
-const NAMED: usize = 1000;
+pub(super) const CHANGED_HERE_NAMED: usize = 1000;
 
 /// The state since when it is, and the paths; none when no state of `profile` is kept, or nothing was changed.
 ///
@@ -48,7 +48,7 @@ pub(super) fn changed_here(
         if changed.is_ok_and(|changed| changed > since) {
             found.push(item.path);
         }
-        if found.len() == NAMED {
+        if found.len() == CHANGED_HERE_NAMED {
             break;
         }
     }

@@ -67,6 +67,8 @@ pub(crate) struct Receiver<'a> {
     needing: usize,
     /// Where the content is, when both roots are on this host.
     source: Option<LocalSource<'a>>,
+    /// Where content of items may be that an interrupted run had staged.
+    left: HashMap<u32, RelPath>,
     /// What makes the root a standby, and the rules that it holds to.
     pub(super) standby: Option<(&'a Standby, &'a RuleSet)>,
     /// Items of the auth set that are complete but wait for each other.
@@ -146,6 +148,7 @@ impl<'a> Receiver<'a> {
             committer,
             delta: start.delta,
             in_place: start.in_place,
+            left: HashMap::new(),
             source,
             standby,
             monitor,
@@ -158,6 +161,16 @@ impl<'a> Receiver<'a> {
             retried: Mutex::default(),
             bases: Mutex::default(),
         }
+    }
+
+    /// Lets content be taken from there that an interrupted run had staged, by item.
+    pub(crate) fn resuming(self, left: HashMap<u32, RelPath>) -> Self {
+        Self { left, ..self }
+    }
+
+    /// Where the content of an item may be already, under another name.
+    pub(super) fn from(&self, number: u32, item: &Item) -> Option<RelPath> {
+        item.moved_from.clone().or_else(|| self.left.get(&number).cloned())
     }
 
     /// Makes what needs no content, and receives the content.

@@ -162,7 +162,7 @@ impl<'a> Lane<'a> {
     fn moved(&mut self, file: &MovedFile) -> Result<(), WireError> {
         let mut item = self.item(file.item)?;
         let auth_set = self.receiver.view.rules.decide(&item.path, false).auth_set;
-        let Some(from) = item.moved_from.clone().filter(|_| !auth_set) else {
+        let Some(from) = self.receiver.from(file.item, &item).filter(|_| !auth_set) else {
             return Err(WireError::Protocol("a move that is not in the plan".to_owned()));
         };
         (item.entry.size_bytes, item.entry.mtime) = (file.size_bytes, file.mtime);
@@ -172,6 +172,9 @@ impl<'a> Lane<'a> {
         }
         match self.receiver.committer.adopt(&item, &from, file.digest) {
             Ok(()) => {
+                if item.moved_from.is_none() {
+                    self.receiver.committer.taken(&from);
+                }
                 self.receiver.copied_bytes.fetch_add(file.size_bytes, Ordering::Relaxed);
                 self.receiver.monitor.transferred(file.size_bytes);
                 self.receiver.monitor.changed(&item.path, &item.change);

@@ -1,5 +1,6 @@
 //! The receiving end of one run, whoever started it.
 
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use rustix::fs::{Mode, StatVfsMountFlags};
 use crate::apply::{self, Committer, Directories, Ledger, NamesOf, Problems};
 use crate::gate::Host;
 use crate::monitor::{Monitor, Phase};
-use crate::plan::{Line, Listed, Plan};
+use crate::plan::{Item, Line, Listed, Plan};
 use crate::prepare::{Standby, own_rules};
 use crate::problem::Problem;
 use crate::rules::{Rule, RuleSet, Treatment};
@@ -25,7 +26,7 @@ use crate::session::receive::{Done, Receiver};
 use crate::session::send::send_problems;
 use crate::session::sender::{note_all, scan_root, sorted};
 use crate::session::{Report, Say, SessionError, agree, ask, last_word, radius, restore, unexpected};
-use crate::tree::{Digest, Entry, Kind, NameKey};
+use crate::tree::{Digest, Entry, Kind, NameKey, RelPath};
 use crate::wire::{Answer, CONTROL, Connection, Facts, Incoming, Message, Part, Question, Start, WireError};
 
 /// A standby root, open, locked and looked at.
@@ -206,10 +207,6 @@ impl Receiving {
             report.problems = sorted(problems.take());
             return Ok(report);
         }
-        if !plan.is_empty() {
-            connection.outgoing.send(CONTROL, Message::Decision(true))?;
-        }
-        monitor.phase(Phase::Transfer);
         let directories =
             Directories::new(Arc::clone(&root), &view.boundaries, &self.facts.mounts).map_err(|error| {
                 SessionError::Fatal {
@@ -217,13 +214,26 @@ impl Receiving {
                     reason: std::io::Error::from(error).to_string(),
                 }
             })?;
+        let directories = Arc::new(directories);
+        let left = match (&start.whole, &source) {
+            (Some(_), None) => left_over(&root, &directories, &plan)?,
+            _ => HashMap::new(),
+        };
+        let mut resumed: Vec<u32> = left.keys().copied().collect();
+        resumed.sort_unstable();
+        for part in resumed.chunks(ITEMS_PER_MESSAGE) {
+            connection.outgoing.send(CONTROL, Message::Left(part.to_vec()))?;
+        }
+        if !plan.is_empty() {
+            connection.outgoing.send(CONTROL, Message::Decision(true))?;
+        }
+        monitor.phase(Phase::Transfer);
         let names_of = {
             let snapshot = Arc::clone(&snapshot);
             NamesOf(Box::new(move |device, inode| {
                 snapshot.links(device, inode).map_or(1, |group| group.members)
             }))
         };
-        let directories = Arc::new(directories);
         let mut committer =
             Committer::new(Arc::clone(&directories), Arc::clone(&problems), names_of, start.durable);
         if let Some(whole) = &start.whole {
@@ -237,8 +247,12 @@ impl Receiving {
         }
         let standby = self.standby.as_ref().map(|standby| (standby, &own));
         let receiver = Receiver::new(&view, &plan, committer, start, source, standby, monitor);
+        let receiver = receiver.resuming(left);
         receiver.committer.sweep(&snapshot.leftovers);
-        receiver.receive(&connection.outgoing, &mut connection.lanes)?;
+        if let Err(error) = receiver.receive(&connection.outgoing, &mut connection.lanes) {
+            receiver.committer.leave_staged();
+            return Err(error);
+        }
         let (mut theirs, mut ended) = (Vec::new(), false);
         let mut outgoing = connection.outgoing.clone();
         let control = &mut connection.lanes[usize::from(CONTROL)];
@@ -252,6 +266,9 @@ impl Receiving {
         let done = match receiver.finish(&mut may_commit) {
             Ok(done) => done,
             Err(error) => {
+                if matches!(error, SessionError::Wire(_)) {
+                    receiver.committer.leave_staged();
+                }
                 // What is known of single paths may be why.
                 let known = problems.take();
                 if initiator {
@@ -313,6 +330,23 @@ type Locked = (Arc<Root>, Option<RootLock>);
 
 /// Below a frame, however long they are.
 const PATHS_PER_MESSAGE: usize = 128;
+const ITEMS_PER_MESSAGE: usize = 64 * 1024;
+
+/// Of which items an interrupted run may have staged the content, and where it will be: a file of that length and time.
+fn left_over(
+    root: &Arc<Root>,
+    directories: &Directories,
+    plan: &Plan,
+) -> Result<HashMap<u32, RelPath>, SessionError> {
+    let found = apply::left_over(root, directories.tops())
+        .map_err(|error| restore::fatal("look at what an interrupted run had staged", &error))?;
+    if found.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let items = (0..).zip(plan.items()).filter(|(_, item)| item.needs_content() && item.entry.size_bytes > 0);
+    let place = |item: &Item| found.get(&(item.entry.size_bytes, item.entry.mtime)).cloned();
+    Ok(items.filter_map(|(number, item)| Some((number, place(&item)?))).collect())
+}
 
 /// How many questions are answered at once; bounds the answers that wait to be sent.
 const QUESTIONS_AT_ONCE: usize = 32;

@@ -42,6 +42,8 @@ pub(crate) struct Transfer<'a> {
     pub(crate) delta: bool,
     /// Copies may only come from where the file has not been written over yet.
     pub(crate) in_place: bool,
+    /// Items of which the receiver may have the content.
+    pub(crate) left: &'a HashSet<u32>,
     pub(crate) problems: &'a Problems,
     pub(crate) monitor: &'a dyn Monitor,
 }
@@ -96,7 +98,9 @@ impl Transfer<'_> {
             }
             if self.view.rules.decide(&item.path, false).auth_set {
                 auth.push((number, item));
-            } else if item.moved_from.is_some() {
+            } else if item.moved_from.is_some()
+                || self.left.contains(&number) && !is_delta_item(&item, self.delta)
+            {
                 moved.push((number, item));
                 if moved.len() >= BATCH_FILES {
                     queue.push(Job::Moved(std::mem::take(&mut moved)), true);

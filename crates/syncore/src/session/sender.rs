@@ -1,5 +1,6 @@
 //! The sending end of one run, whoever started it.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,10 +12,11 @@ use crate::prepare::Journal;
 use crate::problem::{Operation, Problem};
 use crate::rules::{RuleSet, Scope};
 use crate::scan::{KEPT_LINES_BYTES, Root, Snapshot, View, scan};
+use crate::session::changed_here::CHANGED_HERE_NAMED;
 use crate::session::planner::Planner;
 use crate::session::send::{Transfer, send_problems};
 use crate::session::{Report, Say, SessionError, agree, ask, last_word, unexpected};
-use crate::wire::{CONTROL, Connection, Facts, Message, Start};
+use crate::wire::{CONTROL, Connection, Facts, Incoming, Message, Start};
 
 /// Bytes of encoded plan in one message.
 const PLAN_PART_BYTES: usize = 128 * 1024;
@@ -111,20 +113,15 @@ impl<'m> Sender<'m> {
         }
         connection.outgoing.send(CONTROL, Message::PlanEnd { id: plan.id(), entries, tree })?;
         if !plan.is_empty() {
-            loop {
-                match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
-                    Message::ChangedHere(generation, paths) => monitor.changed_here(generation, &paths),
-                    Message::Decision(true) => break,
-                    Message::Decision(false) => return Ok(report),
-                    other => return Err(unexpected(other)),
-                }
-            }
+            let control = &mut connection.lanes[usize::from(CONTROL)];
+            let Some(left) = decision(control, &plan, monitor)? else { return Ok(report) };
             if plan.items().any(|item| item.needs_content()) {
                 let transfer = Transfer {
                     view: &view,
                     plan: &plan,
                     delta: start.delta,
                     in_place: start.in_place,
+                    left: &left,
                     problems: &problems,
                     monitor,
                 };
@@ -193,6 +190,27 @@ impl<'m> Sender<'m> {
                 monitor.problem(&problem);
                 problems.add(problem);
             }
+        }
+    }
+}
+
+/// Waits for the receiver's decision on the plan: of which items it may have the content if it is yes, none if it is no.
+fn decision(
+    control: &mut Incoming,
+    plan: &Plan,
+    monitor: &dyn Monitor,
+) -> Result<Option<HashSet<u32>>, SessionError> {
+    let (mut left, mut named) = (HashSet::new(), 0);
+    loop {
+        match control.receive(monitor)? {
+            Message::Left(items) => left.extend(items.into_iter().filter(|item| plan.item(*item).is_some())),
+            Message::ChangedHere(generation, paths) if named + paths.len() <= CHANGED_HERE_NAMED => {
+                named += paths.len();
+                monitor.changed_here(generation, &paths);
+            }
+            Message::Decision(true) => return Ok(Some(left)),
+            Message::Decision(false) => return Ok(None),
+            other => return Err(unexpected(other)),
         }
     }
 }

@@ -265,6 +265,9 @@ pub enum Message {
     /// Receiver to an initiator that sends: somebody changed these paths on the standby since the state of that number,
     /// and the plan replaces them.
     ChangedHere(u64, Vec<RelPath>),
+    /// Receiver to sender, before its [`Message::Decision`]: of these items it may have the content, from a run that was
+    /// interrupted. Each is answered like one that moved.
+    Left(Vec<u32>),
 }
 
 /// What kind of failure a peer reports.

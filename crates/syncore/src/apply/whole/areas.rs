@@ -8,14 +8,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, mkdirat, statx, unlinkat};
+use rustix::fs::{AtFlags, Mode, mkdirat, renameat, statx, unlinkat};
 use rustix::io::Errno;
 
 use crate::apply::commit::through_lock;
 use crate::apply::directory::Directory;
 use crate::apply::metadata::{Pinned, set_mtime};
 use crate::scan::{Identity, Root, from_statx, statx_mask};
-use crate::tree::RelPath;
+use crate::tree::{Kind, RelPath, Timestamp};
 
 /// Home below any other root.
 pub(crate) const PLAIN_HOME: &str = ".clonetool";
@@ -23,6 +23,8 @@ pub(crate) const PLAIN_HOME: &str = ".clonetool";
 pub(crate) const ELSEWHERE: &str = ".clonetool-run";
 
 const STAGE: &str = "stage";
+/// What an interrupted run had staged, for the next one to find.
+const LEFT: &str = "left";
 const KEPT: &str = "kept";
 
 /// The area of one filesystem.
@@ -82,8 +84,8 @@ impl Areas {
 
     /// Whether anything is staged.
     pub(super) fn staged(&self) -> rustix::io::Result<bool> {
-        for area in &self.areas {
-            match self.root.open_directory(&area.at.join(STAGE.as_bytes())) {
+        for at in self.stages() {
+            match self.root.open_directory(&at) {
                 Ok(stage) if !names(&stage)?.is_empty() => return Ok(true),
                 Ok(_) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(error),
@@ -137,9 +139,48 @@ impl Areas {
         self.make(&self.home)
     }
 
-    /// Empties the stages: what an interrupted run left in them is of no use.
+    fn stages(&self) -> impl Iterator<Item = RelPath> {
+        self.areas.iter().flat_map(|area| [STAGE, LEFT].map(|name| area.at.join(name.as_bytes())))
+    }
+
+    /// Empties the stages, and what was set aside.
     pub(super) fn sweep(&self) -> rustix::io::Result<()> {
-        self.areas.iter().try_for_each(|area| empty(&self.root, &area.at.join(STAGE.as_bytes())))
+        self.stages().try_for_each(|at| empty(&self.root, &at))
+    }
+
+    /// Sets aside what an interrupted run had staged, beside what had been set aside before it.
+    pub(super) fn set_aside(&self) -> rustix::io::Result<()> {
+        for area in &self.areas {
+            let stage = match self.root.open_directory(&area.at.join(STAGE.as_bytes())) {
+                Err(Errno::NOENT) => continue,
+                other => other?,
+            };
+            let left = self.make(&area.at.join(LEFT.as_bytes()))?;
+            for name in names(&stage)? {
+                renameat(&stage, &name[..], &left, &name[..])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The files that an interrupted run had staged: where each is once it is set aside, its length and its time.
+    pub(super) fn left_over(&self) -> rustix::io::Result<Vec<(RelPath, u64, Timestamp)>> {
+        let mut found = Vec::new();
+        for (area, now) in self.areas.iter().flat_map(|area| [(area, STAGE), (area, LEFT)]) {
+            let directory = match self.root.open_directory(&area.at.join(now.as_bytes())) {
+                Err(Errno::NOENT) => continue,
+                other => other?,
+            };
+            for name in names(&directory)? {
+                let stat = statx(&directory, &name[..], AtFlags::SYMLINK_NOFOLLOW, statx_mask())?;
+                let (entry, _) = from_statx(&stat)?;
+                if entry.kind == Kind::File {
+                    let path = area.at.join(LEFT.as_bytes()).join(&name);
+                    found.push((path, entry.size_bytes, entry.mtime));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Removes what run `generation` replaced.

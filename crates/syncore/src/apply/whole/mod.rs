@@ -36,7 +36,7 @@ use crate::durable;
 use crate::plan::Item;
 use crate::profile::Whole;
 use crate::scan::{Root, from_statx, statx_mask};
-use crate::tree::{Attributes, Entry, RelPath};
+use crate::tree::{Attributes, Entry, RelPath, Timestamp};
 pub use journal::MadeBy;
 use journal::{Journal, Step};
 
@@ -55,6 +55,8 @@ pub struct Ledger {
     recorded: Mutex<Recorded>,
     /// Set once it is on disk.
     journal: OnceLock<Committed>,
+    /// Set when what is staged is of use to the next run.
+    resumable: OnceLock<()>,
     /// Why a step could not be carried out after that, or it cannot be told whether that is there.
     broken: OnceLock<String>,
 }
@@ -102,7 +104,7 @@ impl Ledger {
         }
         // That there is none is on disk before what it may have named goes.
         rustix::fs::fsync(&home)?;
-        areas.sweep()?;
+        areas.set_aside()?;
         let generation = current(&home)? + 1;
         areas.forget(generation)?;
         Ok(Self::with(areas, generation, whole))
@@ -111,7 +113,13 @@ impl Ledger {
     fn with(areas: Areas, generation: u64, whole: Whole) -> Self {
         let stages = (0..areas.count()).map(|_| OnceLock::new()).collect();
         let recorded = Mutex::default();
-        Self { areas, generation, whole, stages, recorded, journal: OnceLock::new(), broken: OnceLock::new() }
+        let (journal, resumable, broken) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { areas, generation, whole, stages, recorded, journal, resumable, broken }
+    }
+
+    /// Says that what is staged is left to the next run, should this one end before it commits.
+    pub(super) fn leave_staged(&self) {
+        let _ = self.resumable.set(());
     }
 
     /// The number of the state that this run leads to.
@@ -254,11 +262,21 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        if !self.is_committed() && self.broken.get().is_none() {
+        if !self.is_committed() && self.broken.get().is_none() && self.resumable.get().is_none() {
             // Best effort: the next run empties the stages.
             let _ = self.areas.sweep();
         }
     }
+}
+
+/// What an interrupted run had staged on `root`, whose filesystems begin at `tops`: by length and time, where it will be
+/// once the next run has begun.
+///
+/// # Errors
+/// When that cannot be told.
+pub fn left_over(root: &Arc<Root>, tops: &[RelPath]) -> io::Result<HashMap<(u64, Timestamp), RelPath>> {
+    let found = Areas::of(root, tops)?.left_over()?.into_iter();
+    Ok(found.map(|(path, size_bytes, mtime)| ((size_bytes, mtime), path)).collect())
 }
 
 /// The number of the state that the tree is in; 0 before the first run.

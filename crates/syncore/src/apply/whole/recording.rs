@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, linkat};
+use rustix::fs::{AtFlags, linkat, unlinkat};
 use rustix::io::Errno;
 
 use super::Ledger;
@@ -29,6 +29,21 @@ impl Committer {
     #[must_use]
     pub fn generation(&self) -> Option<u64> {
         self.whole.as_ref().filter(|ledger| ledger.is_committed()).map(Ledger::generation)
+    }
+
+    /// What an interrupted run had staged at `from` is staged again, and has no use for that name. Should it stay, the
+    /// end of the run removes it.
+    pub fn taken(&self, from: &RelPath) {
+        let directory = self.directories.root.hold_directory(&from.parent().unwrap_or_default());
+        let _ =
+            directory.map(|directory| unlinkat(directory, from.name().unwrap_or_default(), AtFlags::empty()));
+    }
+
+    /// In a run that changes all or nothing, leaves what is staged to the next one should this one end now.
+    pub fn leave_staged(&self) {
+        if let Some(ledger) = &self.whole {
+            ledger.leave_staged();
+        }
     }
 
     /// The ledger, as long as things are only written down in it.
