@@ -155,8 +155,12 @@ impl Areas {
                 Err(Errno::NOENT) => continue,
                 other => other?,
             };
+            let staged = names(&stage)?;
+            if staged.is_empty() {
+                continue;
+            }
             let left = self.make(&area.at.join(LEFT.as_bytes()))?;
-            for name in names(&stage)? {
+            for name in staged {
                 renameat(&stage, &name[..], &left, &name[..])?;
             }
         }
