@@ -11,6 +11,15 @@ use crate::common::plant::{chmod, noise, write};
 use crate::common::sshd::{Sshd, SshdOptions};
 use crate::common::{CLONETOOL, Output, Workdir, clonetool, clonetool_by, dir, is_empty};
 
+/// A source with one file, an empty copy, and a server that takes connections.
+fn served(name: &str) -> (Workdir, PathBuf, PathBuf, Sshd) {
+    let work = Workdir::new(name);
+    let (source, copy) = (work.make("source"), work.make("copy"));
+    write(&source.join("file"), "");
+    let server = Sshd::start(&work.join("sshd"), &SshdOptions::default());
+    (work, source, copy, server)
+}
+
 fn over(server: &Sshd, extra: &[&str], args: Vec<OsString>, from: &OsStr, to: &OsStr) -> Output {
     let mut all: Vec<OsString> = vec!["clone".into()];
     all.extend(extra.iter().map(OsString::from));
@@ -22,10 +31,7 @@ fn over(server: &Sshd, extra: &[&str], args: Vec<OsString>, from: &OsStr, to: &O
 
 #[test]
 fn a_peer_without_clonetool_is_exit_6_with_a_hint() {
-    let work = Workdir::new("cli-no-peer");
-    let (source, copy) = (work.make("source"), work.make("copy"));
-    write(&source.join("file"), "");
-    let server = Sshd::start(&work.join("sshd"), &SshdOptions::default());
+    let (_work, source, copy, server) = served("cli-no-peer");
     for transport in ["ssh", "ssh2"] {
         let args = server.args_with(&server.known_hosts(), "/nonexistent/clonetool");
         let to = server.remote(&copy);
@@ -60,10 +66,7 @@ fn a_peer_that_is_something_else_is_exit_6() {
 
 #[test]
 fn an_unknown_or_changed_host_key_is_exit_6_and_names_the_fingerprints() {
-    let work = Workdir::new("cli-host-key");
-    let (source, copy) = (work.make("source"), work.make("copy"));
-    write(&source.join("file"), "");
-    let server = Sshd::start(&work.join("sshd"), &SshdOptions::default());
+    let (_work, source, copy, server) = served("cli-host-key");
     let to = server.remote(&copy);
     let attempt = |transport: &str, known_hosts: PathBuf| {
         let args = server.args_with(&known_hosts, CLONETOOL);
@@ -84,10 +87,7 @@ fn an_unknown_or_changed_host_key_is_exit_6_and_names_the_fingerprints() {
 
 #[test]
 fn a_known_hosts_file_with_markers_is_refused_by_the_built_in_ssh() {
-    let work = Workdir::new("cli-markers");
-    let (source, copy) = (work.make("source"), work.make("copy"));
-    write(&source.join("file"), "");
-    let server = Sshd::start(&work.join("sshd"), &SshdOptions::default());
+    let (work, source, copy, server) = served("cli-markers");
     let known = fs::read_to_string(server.known_hosts()).expect("read");
     for marker in ["@revoked", "@cert-authority"] {
         let file = work.join(marker);
@@ -102,10 +102,7 @@ fn a_known_hosts_file_with_markers_is_refused_by_the_built_in_ssh() {
 
 #[test]
 fn a_port_that_nobody_listens_on_is_exit_6() {
-    let work = Workdir::new("cli-refused");
-    let (source, copy) = (work.make("source"), work.make("copy"));
-    write(&source.join("file"), "");
-    let server = Sshd::start(&work.join("sshd"), &SshdOptions::default());
+    let (_work, source, copy, server) = served("cli-refused");
     let (args, to) = (server.args(), server.remote(&copy));
     drop(server);
     for transport in ["ssh", "ssh2"] {
