@@ -14,7 +14,7 @@ use syncore::tree::escape;
 
 use crate::common::compare::{Difference, assert_none, compare};
 use crate::common::dir::inode_flags;
-use crate::common::plant::{chattr, chmod, noise, set_mtime, set_xattr, write};
+use crate::common::plant::{chattr, chmod, next_tick, noise, set_mtime, set_xattr, write};
 use crate::common::sshd::{Sshd, SshdOptions};
 use crate::common::{CLONETOOL, Output, Workdir, clonetool, lacks, mount, run};
 
@@ -466,6 +466,7 @@ fn what_somebody_changed_on_the_standby_is_named_before_it_is_replaced() {
     };
     sync(false);
     for remote in [false, true] {
+        next_tick(pair.dir.path());
         write(&pair.standby.join("etc/edited"), "a correction in the wrong place\n");
         chmod(&pair.standby.join("etc/deleted"), 0o600);
         for path in ["etc/edited", "etc/untouched"] {

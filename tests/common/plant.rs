@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt as _, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
@@ -65,6 +65,20 @@ pub(crate) fn set_mtime(path: &Path, seconds: i64, nanoseconds: i64) {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
     let times = Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).expect("set the mtime");
+}
+
+/// Returns when what changes in the filesystem of `directory` gets a later time than what changed before the call: inodes
+/// have the time of the kernel's last tick, which is up to ten milliseconds long.
+pub(crate) fn next_tick(directory: &Path) {
+    let probe = directory.join("tick");
+    write(&probe, "");
+    let changed =
+        || fs::symlink_metadata(&probe).map(|stat| (stat.ctime(), stat.ctime_nsec())).expect("stat");
+    let before = changed();
+    while changed() == before {
+        chmod(&probe, 0o600);
+    }
+    fs::remove_file(probe).expect("remove the probe");
 }
 
 /// Sets the permission bits.

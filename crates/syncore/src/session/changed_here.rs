@@ -18,7 +18,8 @@ pub(super) const CHANGED_HERE_NAMED: usize = 1000;
 
 /// The state since when it is, and the paths; none when no state of `profile` is kept, or nothing was changed.
 ///
-/// RACE: what is changed after this look is replaced without being named; it is kept all the same.
+/// RACE: what is changed after this look, or within the kernel's tick (up to ten milliseconds) in which the last run
+/// ended, is replaced without being named; it is kept all the same.
 ///
 /// # Errors
 /// When what is kept of runs cannot be read.
