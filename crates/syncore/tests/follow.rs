@@ -13,7 +13,7 @@ use syncore::monitor::Silent;
 use syncore::prepare::{self, Boot, BootDisk, Journal, STATE_DIRECTORY};
 use syncore::profile::{Keep, Profile, Whole, catalogues};
 use syncore::rules::FollowUp;
-use syncore::session::{Approval, Job, Location, Options, Report, roll_back, run};
+use syncore::session::{Approval, Job, Location, Options, Report, resume, roll_back, run};
 
 fn put(root: &Path, path: &str, content: &str) {
     let path = root.join(path);
@@ -303,14 +303,18 @@ fn a_rollback_of_a_kernel_makes_what_its_boot_needs_again() {
     }
     let temp = tempfile::tempdir().unwrap();
     let (production, standby) = pair(temp.path());
+    let full = "[ -e /var/log/full ] && echo no space left >&2 && exit 1\n";
+    let both = "[ -e /boot/vmlinuz-6.1-new ] && [ -e /boot/vmlinuz-6.1-old ] && echo both >>/var/log/calls\n";
+    tools(&production, &format!("{full}{both}{WORKS}"));
     assert_eq!(sync_whole(&production, &standby).problems, []);
     upgrade(&production);
     assert_eq!(sync_whole(&production, &standby).problems, []);
     assert!(!standby.join("boot/vmlinuz-6.1-old").exists());
+    // While it is made, the new one is still there.
     let _ = fs::remove_file(standby.join(LOG));
     let back = roll_back(&standby, "daily", None, &[], false, &Silent).unwrap();
     assert_eq!(back.problems, []);
-    assert_eq!(calls(&standby), ["update-initramfs -c -k 6.1-old", "update-grub"]);
+    assert_eq!(calls(&standby), ["both", "update-initramfs -c -k 6.1-old", "update-grub", "update-grub"]);
     for there in ["boot/vmlinuz-6.1-old", "boot/initrd.img-6.1-old", "usr/lib/modules/6.1-old/modules.order"]
     {
         assert!(standby.join(there).exists(), "{there}");
@@ -319,4 +323,17 @@ fn a_rollback_of_a_kernel_makes_what_its_boot_needs_again() {
         assert!(!standby.join(gone).exists(), "{gone}");
     }
     assert_eq!(prepare::left(&standby).unwrap().len(), 0);
+    resume(&standby).unwrap();
+    assert_eq!(sync_whole(&production, &standby).problems, []);
+    assert!(!standby.join("boot/vmlinuz-6.1-old").exists());
+    // A standby that cannot make what the old kernel needs keeps the new one, and what it boots with.
+    put(&standby, "var/log/full", "");
+    let back = roll_back(&standby, "daily", None, &[], false, &Silent).unwrap();
+    let problems: Vec<String> = back.problems.iter().map(ToString::to_string).collect();
+    assert!(problems.iter().any(|problem| problem.contains("kernel 6.1-new stays")), "{problems:?}");
+    for kernel in ["6.1-old", "6.1-new"] {
+        assert!(standby.join(format!("boot/vmlinuz-{kernel}")).exists(), "{kernel}");
+        assert!(standby.join(format!("usr/lib/modules/{kernel}/modules.order")).exists(), "{kernel}");
+    }
+    assert!(standby.join("boot/initrd.img-6.1-new").exists());
 }

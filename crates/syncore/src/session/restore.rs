@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::apply::{self, Back, Generation, Recovered};
+use crate::apply::{self, Back, Generation, OnTheWay, Recovered};
 use crate::monitor::Monitor;
-use crate::prepare::{Standby, follow_ups, kernel_of};
+use crate::prepare::{self, Standby, follow_ups, is_for_boot, kernel_of};
 use crate::problem::{Operation, Problem};
 use crate::rules::RuleSet;
 use crate::scan::Root;
@@ -93,25 +93,24 @@ pub fn roll_back(
 ) -> Result<Back, SessionError> {
     let root = Arc::new(agree::open_root(path, "standby")?);
     let _lock = lock_root(&root)?;
-    let back = |dry_run| {
-        apply::roll_back(&root, profile, to, paths, dry_run).map_err(|error| fatal("roll back", &error))
-    };
+    let told = |error: std::io::Error| fatal("roll back", &error);
+    let plan = || apply::roll_back(&root, profile, to, paths, true, &mut ()).map_err(told);
     if dry_run {
-        return back(true);
+        return plan();
     }
     if let Some(recovered) = completed(recover_locked(&root)?) {
         monitor.recovered(&recovered.profile, recovered.generation, recovered.problems);
     }
     let standby = Standby::of(&root).map_err(|error| fatal("read the standby's state", &error))?;
-    let planned = back(true)?;
-    let _accounts = planned.paths.iter().any(is_of_set).then(|| accounts(&root)).transpose()?;
-    let Some(standby) = standby else { return back(false) };
-    // Written down before anything changes: it is done whatever happens in between.
+    let accounts = plan()?.paths.iter().any(is_of_set).then(|| accounts(&root)).transpose()?;
+    let Some(standby) = standby else {
+        return apply::roll_back(&root, profile, to, paths, false, &mut ()).map_err(told);
+    };
     let rules = RuleSet::compile(standby.rules())?;
-    standby
-        .intend(follow_ups(&rules, planned.paths.iter()))
-        .map_err(|error| fatal("write down what has to follow", &error))?;
-    let mut back = back(false)?;
+    let mut kernels = Kernels::new(&standby, &rules, monitor);
+    let mut back = apply::roll_back(&root, profile, to, paths, false, &mut kernels).map_err(told)?;
+    drop(accounts);
+    back.problems.append(&mut kernels.problems);
     standby
         .forget_kernels()
         .map_err(|error| fatal("remove what was made for kernels that are gone", &error))?;
@@ -119,6 +118,57 @@ pub fn roll_back(
         back.problems.push(Problem::new(&path, Operation::FollowUp, reason));
     }
     Ok(back)
+}
+
+/// Keeps the kernels that a rollback takes away until the ones that it brings back can be booted, and the one that runs.
+struct Kernels<'a> {
+    standby: &'a Standby,
+    rules: &'a RuleSet,
+    monitor: &'a dyn Monitor,
+    leaving: BTreeSet<String>,
+    /// Whether what the next boot needs is there; none until it was made.
+    bootable: Option<bool>,
+    kept: BTreeSet<String>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Kernels<'a> {
+    fn new(standby: &'a Standby, rules: &'a RuleSet, monitor: &'a dyn Monitor) -> Self {
+        let (leaving, kept) = (BTreeSet::new(), BTreeSet::new());
+        Self { standby, rules, monitor, leaving, bootable: None, kept, problems: Vec::new() }
+    }
+
+    /// Makes what the next boot needs, once for each run that is undone.
+    fn bootable(&mut self) -> bool {
+        *self.bootable.get_or_insert_with(|| {
+            self.standby.follow(&is_for_boot, &self.leaving, self.monitor);
+            self.standby.is_bootable()
+        })
+    }
+}
+
+impl OnTheWay for Kernels<'_> {
+    fn before(&mut self, changed: &[RelPath], taken_away: &[RelPath]) -> std::io::Result<()> {
+        self.bootable = None;
+        let images = taken_away.iter().filter(|path| path.as_bytes().starts_with(b"boot/vmlinuz-"));
+        self.leaving = images.filter_map(kernel_of).collect();
+        // Written down before anything changes: it is done whatever happens in between.
+        self.standby.intend(follow_ups(self.rules, changed.iter()))
+    }
+
+    fn may_remove(&mut self, path: &RelPath) -> bool {
+        let Some(kernel) = kernel_of(path) else { return true };
+        let running = self.standby.running_kernel().as_ref() == Some(&kernel);
+        if !running && self.bootable() {
+            return true;
+        }
+        if self.kept.insert(kernel.clone()) {
+            let why = if running { "is running here" } else { "stays: what the next boot needs is not made" };
+            let reason = format!("kernel {kernel} {why}; the next sync decides about it");
+            self.problems.push(Problem::new(&prepare::path("boot"), Operation::Delete, reason));
+        }
+        false
+    }
 }
 
 /// Lets runs change the root at `path` again after a rollback; true when they might not.

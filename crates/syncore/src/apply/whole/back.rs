@@ -42,9 +42,32 @@ pub struct Back {
     pub problems: Vec<Problem>,
 }
 
+/// Who has a say while a root goes back.
+pub trait OnTheWay {
+    /// Before a run is undone: the paths which that changes, and those of them that it takes away.
+    ///
+    /// # Errors
+    /// When what it needs to know cannot be written down; the run is not undone then.
+    fn before(&mut self, changed: &[RelPath], taken_away: &[RelPath]) -> io::Result<()>;
+
+    /// Whether what is taken away may go, when everything else is in its place; else it stays.
+    fn may_remove(&mut self, path: &RelPath) -> bool;
+}
+
+/// Nobody.
+impl OnTheWay for () {
+    fn before(&mut self, _: &[RelPath], _: &[RelPath]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn may_remove(&mut self, _: &RelPath) -> bool {
+        true
+    }
+}
+
 /// Undoes the runs of `profile` on `root` that came after state `to`, or only the latest; with `paths` only what is at
-/// or below one of them.
-/// Nobody else may be changing it. With `dry_run` nothing is changed. After a rollback no run may change the root until [`super::unsuspend`].
+/// or below one of them. Nobody else may be changing it. With `dry_run` nothing is changed. After a rollback no run may
+/// change the root until [`super::unsuspend`].
 ///
 /// # Errors
 /// When the way back is not kept, or cannot be gone. What was begun has to be recovered then.
@@ -54,6 +77,7 @@ pub fn roll_back(
     to: Option<u64>,
     paths: &[RelPath],
     dry_run: bool,
+    way: &mut dyn OnTheWay,
 ) -> io::Result<Back> {
     let mounts = mounts_below(root);
     let directories = Arc::new(Directories::new(Arc::clone(root), &Boundaries::default(), &mounts)?);
@@ -64,9 +88,14 @@ pub fn roll_back(
     let (mut seen, mut changed) = (BTreeSet::new(), BTreeSet::new());
     for journal in journals {
         back.undone.push(journal.generation);
+        let (mut touched, mut taken_away) = (Vec::new(), Vec::new());
         for step in journal.steps.iter().filter(|step| within(step.path())) {
             if seen.insert(step.path().clone()) {
                 back.paths.push(step.path().clone());
+            }
+            touched.push(step.path().clone());
+            if matches!(step, Step::Put { change: Change::Create, .. }) {
+                taken_away.push(step.path().clone());
             }
             if was_changed(root, step) && changed.insert(step.path().clone()) {
                 back.changed_since.push(step.path().clone());
@@ -75,6 +104,7 @@ pub fn roll_back(
         if dry_run {
             continue;
         }
+        way.before(&touched, &taken_away)?;
         // Nothing is forgotten on the way back; the next sync keeps as many as it is told.
         let keep = Keep { generations: u32::MAX, max_age_seconds: None, max_bytes: None };
         let whole = Whole { profile: profile.to_owned(), keep };
@@ -87,16 +117,21 @@ pub fn roll_back(
                 _ => MadeBy::PartialRollback(journal.generation),
             };
             ledger.record(|recorded| recorded.made_by = made_by);
-            for (number, step) in journal.steps.iter().enumerate().rev() {
-                if within(step.path()) {
-                    undo(root, &directories, &areas, ledger, &journal, (number, step))?;
-                }
+            let steps = || journal.steps.iter().enumerate().filter(|(_, step)| within(step.path()));
+            let back_as_files = steps().filter_map(|(_, step)| match step {
+                Step::Remove { path, before } if before.kind != Kind::Directory => Some(path.clone()),
+                _ => None,
+            });
+            let back_as_files = back_as_files.collect();
+            for numbered in steps().rev() {
+                undo(root, (&directories, &areas), ledger, &journal, numbered, &back_as_files)?;
             }
         }
         committer.commit()?;
         if let Some((ledger, committed)) = committer.whole.as_ref().and_then(|l| Some((l, l.journal.get()?)))
         {
-            committer.rest(ledger, committed, committed.journal.removals_at, &|_| true)?;
+            let may_remove = &mut |path: &RelPath| way.may_remove(path);
+            committer.rest(ledger, committed, committed.journal.removals_at, may_remove)?;
         }
         back.problems.extend(problems.take());
     }
@@ -133,19 +168,32 @@ fn undoable(areas: &Areas, profile: &str, to: Option<u64>) -> io::Result<Vec<Jou
     }
 }
 
-/// Writes down the opposite of a step.
+/// Writes down that something goes that a run had brought: after everything else, where it is not in the way of what
+/// comes back.
+fn take_away(ledger: &Ledger, path: &RelPath, before: Entry, back_as_files: &BTreeSet<RelPath>) {
+    let mut at = Some(path.clone());
+    while let Some(place) = at {
+        if back_as_files.contains(&place) {
+            return ledger.make_way(path, before);
+        }
+        at = place.parent();
+    }
+    ledger.remove(path, before);
+}
+
+/// Writes down the opposite of a step, when `back_as_files` are the places where something comes back that is no directory.
 fn undo(
     root: &Root,
-    directories: &Directories,
-    areas: &Areas,
+    (directories, areas): (&Directories, &Areas),
     ledger: &Ledger,
     journal: &Journal,
     (number, step): (usize, &Step),
+    back_as_files: &BTreeSet<RelPath>,
 ) -> io::Result<()> {
     let path = step.path();
     let before = match step {
         Step::MakeDirectory(_) => {
-            ledger.make_way(path, Entry::new(Kind::Directory));
+            take_away(ledger, path, Entry::new(Kind::Directory), back_as_files);
             return Ok(());
         }
         Step::Dress { before: None, .. } => return Ok(()),
@@ -161,7 +209,7 @@ fn undo(
             }
             return Ok(());
         }
-        Step::Put { entry, .. } => Some(entry),
+        Step::Put { entry, change, .. } => Some((entry, *change)),
         Step::Remove { .. } => None,
     };
     let area = areas.number_of(path);
@@ -178,13 +226,15 @@ fn undo(
                 Staged::make(directories, &stage, |at, to| linkat(&kept, &name, at, to, AtFlags::empty()))?;
             let entry = entry_of(&kept, &name)?;
             let change = match put {
-                Some(put) if put.kind == entry.kind => Change::Update(ALL),
-                Some(put) => Change::Replace(put.kind),
+                Some((put, _)) if put.kind == entry.kind => Change::Update(ALL),
+                Some((put, _)) => Change::Replace(put.kind),
                 None => Change::Create,
             };
             ledger.put(staged, &item(path, change, &entry));
         }
-        (None, Some(put)) => ledger.make_way(path, put.clone()),
+        // The directory that it had replaced comes back.
+        (None, Some((put, Change::Replace(_)))) => ledger.make_way(path, put.clone()),
+        (None, Some((put, _))) => take_away(ledger, path, put.clone(), back_as_files),
         // It was gone already when it was to be removed.
         (None, None) => {}
     }

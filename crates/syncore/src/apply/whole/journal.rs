@@ -4,10 +4,11 @@
 //! it, and needs neither production nor what the run knew. What can go wrong: half a journal; it carries its own digest,
 //! gets its name when it is on disk, and is none before.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, fsync, statat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, statat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -103,9 +104,20 @@ pub(super) struct Journal {
     pub(super) touched: Vec<(RelPath, Entry)>,
 }
 
+/// What a journal begins with, in the order of its fields.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Head {
+    pub(super) profile: String,
+    _generation: u64,
+    _previous: u64,
+    pub(super) written_seconds: u64,
+}
+
 /// The name in home.
 pub(super) const NAME: &str = "journal";
 const DIGEST_BYTES: usize = 32;
+/// Above the longest [`Head`]: a profile's name is that of a file.
+const HEAD_BYTES: u64 = 8 << 10;
 /// Above any journal of a plan that fits its own limit.
 const LIMIT_BYTES: u64 = 4 << 30;
 
@@ -144,5 +156,19 @@ impl Journal {
         }
         // Of another version: what it says is not known, and must not be taken for nothing.
         postcard::from_bytes(content).map(Some).map_err(io::Error::other)
+    }
+
+    /// Whose it is and of when, whether it is whole or not: a journal is as long as its run, and these are asked of all
+    /// that are kept, in every run. None if there is none, or nothing that begins like one.
+    pub(super) fn read_head(directory: &OwnedFd, name: &str) -> io::Result<Option<Head>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(directory, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut content = Vec::new();
+        file.take(HEAD_BYTES).read_to_end(&mut content)?;
+        Ok(postcard::take_from_bytes(&content).ok().map(|(head, _)| head))
     }
 }

@@ -24,7 +24,7 @@ use rustix::fs::{AtFlags, statx};
 use rustix::io::Errno;
 
 pub(crate) use areas::{Areas, ELSEWHERE, PLAIN_HOME, has_areas};
-pub use back::{Back, roll_back};
+pub use back::{Back, OnTheWay, roll_back};
 pub use recover::{
     Generation, Recovered, generation, generations, is_interrupted, recover, suspended, unsuspend,
 };

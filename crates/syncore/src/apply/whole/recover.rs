@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
 use super::areas::{Areas, home};
-use super::journal::{self, Journal, MadeBy, Step};
+use super::journal::{self, Head, Journal, MadeBy, Step};
 use super::{Committed, Ledger, NUMBER_BYTES, current};
 use crate::apply::Problems;
 use crate::apply::commit::{Committer, NamesOf};
@@ -105,7 +105,7 @@ impl Committer {
             return Ok(());
         };
         self.directories.touched_before(&committed.journal.touched);
-        self.rest(ledger, committed, 0, may_remove)
+        self.rest(ledger, committed, 0, &mut |path| may_remove(path))
     }
 
     /// Carries out the steps from number `from` on, and concludes.
@@ -114,7 +114,7 @@ impl Committer {
         ledger: &Ledger,
         committed: &Committed,
         from: usize,
-        may_remove: &dyn Fn(&RelPath) -> bool,
+        may_remove: &mut dyn FnMut(&RelPath) -> bool,
     ) -> io::Result<()> {
         let journal = &committed.journal;
         for number in from..journal.steps.len() {
@@ -195,6 +195,15 @@ pub fn generations(root: &Arc<Root>) -> io::Result<Vec<Generation>> {
 pub(super) fn kept(areas: &Areas, generation: u64) -> io::Result<Option<Journal>> {
     match areas.kept_home_before(generation) {
         Ok(kept) => Journal::read(&kept, journal::NAME),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whose run led to `generation`, and when, if what it replaced is still kept.
+pub(super) fn kept_head(areas: &Areas, generation: u64) -> io::Result<Option<Head>> {
+    match areas.kept_home_before(generation) {
+        Ok(kept) => Journal::read_head(&kept, journal::NAME),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }

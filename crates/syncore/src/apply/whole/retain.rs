@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::Ledger;
 use super::areas::{Areas, names};
-use super::recover::kept;
+use super::recover::kept_head;
 
 /// A run of the profile of which something is kept.
 struct Kept {
@@ -66,9 +66,9 @@ impl Ledger {
     fn of_profile(&self) -> io::Result<Vec<Kept>> {
         let mut found = Vec::new();
         for generation in self.areas.generations()? {
-            let journal = kept(&self.areas, generation)?;
-            if let Some(journal) = journal.filter(|journal| journal.profile == self.whole.profile) {
-                found.push(Kept { generation, written_seconds: journal.written_seconds });
+            let head = kept_head(&self.areas, generation)?;
+            if let Some(head) = head.filter(|head| head.profile == self.whole.profile) {
+                found.push(Kept { generation, written_seconds: head.written_seconds });
             }
         }
         Ok(found)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, UTIME_NOW, UTIME_OMIT, fstat, utimensat};
 
 use super::Areas;
-use super::recover::kept;
+use super::recover::kept_head;
 use crate::scan::Root;
 use crate::tree::Timestamp;
 
@@ -22,7 +22,7 @@ use crate::tree::Timestamp;
 pub fn last_change(root: &Arc<Root>, profile: &str) -> io::Result<Option<(u64, Timestamp)>> {
     let areas = Areas::of(root, &[])?;
     for generation in areas.generations()?.into_iter().rev() {
-        if kept(&areas, generation)?.is_some_and(|kept| kept.profile == profile) {
+        if kept_head(&areas, generation)?.is_some_and(|kept| kept.profile == profile) {
             let stat = fstat(areas.kept_home_before(generation)?)?;
             let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or_default();
             return Ok(Some((generation, Timestamp { seconds: stat.st_mtime, nanoseconds })));
