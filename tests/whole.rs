@@ -449,7 +449,7 @@ fn what_somebody_changed_on_the_standby_is_named_before_it_is_replaced() {
         write(&pair.source.join(path), "first\n");
     }
     let records = pair.dir.make("records");
-    let sync = |remote: bool| {
+    let sync = |remote: bool, dry_run: bool| {
         let mut all: Vec<OsString> = pair.sync(&pair.standby).into_iter().map(Into::into).collect();
         all.retain(|one| one != "-q");
         if remote {
@@ -458,13 +458,14 @@ fn what_somebody_changed_on_the_standby_is_named_before_it_is_replaced() {
             all.extend(server.args());
         }
         all.extend(["--json".into(), "--records".into(), records.clone().into()]);
+        all.extend(dry_run.then(|| "--dry-run".into()));
         clonetool(all).expect_code(0)
     };
     let named = |said: &Output| -> Vec<String> {
         let events = said.objects().into_iter().filter(|event| event["type"] == "changed-here");
         events.map(|event| event["path"].as_str().unwrap().to_owned()).collect()
     };
-    sync(false);
+    sync(false, false);
     for remote in [false, true] {
         next_tick(pair.dir.path());
         write(&pair.standby.join("etc/edited"), "a correction in the wrong place\n");
@@ -473,11 +474,13 @@ fn what_somebody_changed_on_the_standby_is_named_before_it_is_replaced() {
             write(&pair.source.join(path), format!("then, remote {remote}\n"));
         }
         fs::remove_file(pair.source.join("etc/deleted")).unwrap();
-        let said = sync(remote);
-        assert_eq!(named(&said), ["/etc/edited", "/etc/deleted"], "{}", said.describe());
+        for dry_run in [true, false] {
+            let said = sync(remote, dry_run);
+            assert_eq!(named(&said), ["/etc/edited", "/etc/deleted"], "{}", said.describe());
+        }
         write(&pair.source.join("etc/deleted"), "again\n");
         // What only the runs themselves changed is not.
-        let said = sync(remote);
+        let said = sync(remote, false);
         assert_eq!(named(&said), Vec::<String>::new(), "{}", said.describe());
     }
     let history =

@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 mod agree;
 mod auth;
+mod auth_set;
 mod basis;
 mod changed_here;
+mod credit;
 mod describe;
 mod differ;
 mod examine;
@@ -25,6 +27,7 @@ mod local;
 mod lock;
 mod planner;
 mod portion;
+mod questions;
 mod queue;
 mod radius;
 mod receive;

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
 
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
 
-use crate::apply::{Committer, FileWriter};
+use crate::apply::Committer;
 use crate::monitor::Monitor;
 use crate::plan::{Change, Item, Plan};
 use crate::prepare::{self, Standby, is_for_boot, kernel_of};
@@ -20,16 +20,14 @@ use crate::problem::Operation;
 use crate::rules::RuleSet;
 use crate::scan::View;
 use crate::session::SessionError;
-use crate::session::auth::{PasswordLock, defect};
+use crate::session::auth_set::AuthSet;
 use crate::session::basis::Basis;
+use crate::session::credit::Credit;
 use crate::session::local::LocalSource;
 use crate::session::planner::is_delta_item;
 use crate::session::receive_lane::Lane;
 use crate::tree::{Kind, RelPath};
 use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, Outgoing, Start, WireError};
-
-/// How many basis files may be described before the first of them is settled.
-const BASES_AHEAD: usize = 4;
 
 /// Blocks described by one message.
 const SUMS_PER_MESSAGE: usize = 32 * 1024;
@@ -72,7 +70,7 @@ pub(crate) struct Receiver<'a> {
     /// What makes the root a standby, and the rules that it holds to.
     pub(super) standby: Option<(&'a Standby, &'a RuleSet)>,
     /// Items of the auth set that are complete but wait for each other.
-    auth: Mutex<AuthSet>,
+    pub(super) auth: Mutex<AuthSet>,
     /// Items that are dealt with, by number.
     done: Mutex<HashSet<u32>>,
     pub(super) literal_bytes: AtomicU64,
@@ -81,49 +79,6 @@ pub(crate) struct Receiver<'a> {
     pub(super) retried: Mutex<HashSet<u32>>,
     /// Bases that are described and wait for their content, by item.
     pub(super) bases: Mutex<HashMap<u32, Basis>>,
-}
-
-#[derive(Default)]
-struct AuthSet {
-    expected: usize,
-    failed: bool,
-    files: Vec<(Item, FileWriter, [u8; 32])>,
-}
-
-/// Lets the summing of bases run only so far ahead.
-#[derive(Default)]
-struct Credit {
-    state: Mutex<(usize, bool)>,
-    changed: Condvar,
-}
-
-impl Credit {
-    /// Waits until fewer than [`BASES_AHEAD`] are under way; false when it is over.
-    fn take(&self) -> bool {
-        let Ok(mut state) = self.state.lock() else { return false };
-        while state.0 >= BASES_AHEAD && !state.1 {
-            match self.changed.wait(state) {
-                Ok(waited) => state = waited,
-                Err(_) => return false,
-            }
-        }
-        state.0 += 1;
-        !state.1
-    }
-
-    fn give_back(&self) {
-        if let Ok(mut state) = self.state.lock() {
-            state.0 = state.0.saturating_sub(1);
-        }
-        self.changed.notify_all();
-    }
-
-    fn end(&self) {
-        if let Ok(mut state) = self.state.lock() {
-            state.1 = true;
-        }
-        self.changed.notify_all();
-    }
 }
 
 impl<'a> Receiver<'a> {
@@ -154,7 +109,7 @@ impl<'a> Receiver<'a> {
             monitor,
             done: Mutex::default(),
             needing,
-            auth: Mutex::new(AuthSet { expected, ..AuthSet::default() }),
+            auth: Mutex::new(AuthSet::of(expected)),
             literal_bytes: AtomicU64::new(0),
             copied_bytes: AtomicU64::new(0),
             credit: Credit::default(),
@@ -238,7 +193,7 @@ impl<'a> Receiver<'a> {
         self.committer.directories.flush().map_err(|error| unfinished(&error.into()))?;
         may_commit()?;
         // Readers that take the lock see all of the set from before or all of it from after.
-        let set = self.auth.lock().map(|mut auth| std::mem::take(&mut auth.files)).unwrap_or_default();
+        let set = self.auth.lock().map(|mut auth| auth.take()).unwrap_or_default();
         let _lock = match set.is_empty() {
             true => None,
             false => {
@@ -453,68 +408,6 @@ impl<'a> Receiver<'a> {
             outgoing.send(CONTROL, Message::Settled)?;
         }
         Ok(())
-    }
-
-    /// Takes a finished file of the auth set, or notes that one cannot be had; the last one decides over all.
-    pub(super) fn auth_file(&self, file: Option<(Item, FileWriter, [u8; 32])>) {
-        let Ok(mut auth) = self.auth.lock() else { return };
-        auth.expected = auth.expected.saturating_sub(1);
-        auth.failed |= file.is_none();
-        auth.files.extend(file);
-        if auth.expected > 0 {
-            return;
-        }
-        if self.committer.is_whole() && !auth.failed {
-            // They wait for the rest of the run.
-            return;
-        }
-        let files = std::mem::take(&mut auth.files);
-        let refused = if auth.failed {
-            Some("a file of the set cannot be had".to_owned())
-        } else {
-            self.swap_auth(files)
-        };
-        if let Some(reason) = refused {
-            let reason = format!("{reason}; the standby keeps all its password files");
-            let in_set =
-                |item: &Item| item.needs_content() && self.view.rules.decide(&item.path, false).auth_set;
-            for item in self.plan.items().filter(in_set) {
-                self.committer.fail(&item.path, Operation::Write, &reason);
-            }
-        }
-    }
-
-    /// Checks the new set and swaps it in under the standby's password lock; gives the reason when it does not.
-    fn swap_auth(&self, files: Vec<(Item, FileWriter, [u8; 32])>) -> Option<String> {
-        let lock = match self.admit_auth(&files) {
-            Ok(lock) => lock,
-            Err(reason) => return Some(reason),
-        };
-        let swapped = self.committer.place_together(files);
-        drop(lock);
-        swapped.err()
-    }
-
-    /// Takes the standby's password lock and checks the new set.
-    fn admit_auth(&self, files: &[(Item, FileWriter, [u8; 32])]) -> Result<PasswordLock, String> {
-        let directory = files.first().and_then(|(item, ..)| item.path.parent()).unwrap_or_default();
-        let old = |name: &str| {
-            let fd = self.open_basis(&directory.join(name.as_bytes())).ok()?;
-            let mut content = Vec::new();
-            std::io::Read::read_to_end(&mut std::fs::File::from(fd), &mut content).ok().map(|_| content)
-        };
-        let staged: HashMap<Vec<u8>, Vec<u8>> = files
-            .iter()
-            .filter_map(|(item, writer, _)| Some((item.path.name()?.to_vec(), writer.read_back().ok()?)))
-            .collect();
-        let new = |name: &str| staged.get(name.as_bytes()).cloned().or_else(|| old(name));
-        let lock = PasswordLock::take(&self.view.root).map_err(|error| {
-            format!("the standby's password files are locked: {}", std::io::Error::from(error))
-        })?;
-        match defect(&new, &old) {
-            Some(defect) => Err(defect),
-            None => Ok(lock),
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, StatVfsMountFlags};
 use crate::apply::{self, Committer, Directories, Ledger, NamesOf, Problems};
 use crate::gate::Host;
 use crate::monitor::{Monitor, Phase};
-use crate::plan::{Item, Line, Listed, Plan};
+use crate::plan::{Item, Plan};
 use crate::prepare::{Standby, own_rules};
 use crate::problem::Problem;
 use crate::rules::{Rule, RuleSet, Treatment};
@@ -22,12 +22,13 @@ use crate::session::examine::{examine_here, examine_root};
 use crate::session::judge::check_plan;
 use crate::session::local::LocalSource;
 use crate::session::lock::{RootLock, lock_root};
+use crate::session::questions::{Described, answer_of_missing, answer_until_planned};
 use crate::session::receive::{Done, Receiver};
 use crate::session::send::send_problems;
 use crate::session::sender::{note_all, scan_root, sorted};
 use crate::session::{Report, Say, SessionError, agree, ask, last_word, radius, restore, unexpected};
-use crate::tree::{Digest, Entry, Kind, NameKey, RelPath};
-use crate::wire::{Answer, CONTROL, Connection, Facts, Incoming, Message, Part, Question, Start, WireError};
+use crate::tree::{NameKey, RelPath};
+use crate::wire::{CONTROL, Connection, Facts, Incoming, Message, Part, Question, Start};
 
 /// A standby root, open, locked and looked at.
 pub(crate) struct Receiving {
@@ -143,21 +144,7 @@ impl Receiving {
             restore::comparable(&root)?;
         }
         monitor.phase(Phase::Scan);
-        let mut rules = start.rules.clone();
-        // The initiator had them from here; should it have lost them, they hold all the same.
-        let kept = self.facts.rules.iter().filter(|rule| agree::takes_away(rule));
-        if !kept.clone().all(|rule| rules.contains(rule)) {
-            rules.extend(kept.cloned());
-        }
-        let view = View {
-            root: Arc::clone(&root),
-            rules: Arc::new(RuleSet::compile(rules)?),
-            boundaries: Arc::new(start.boundaries.clone()),
-            checksum: start.checksum,
-            slice: start.slice.clone(),
-            presented: Arc::new(self.standby.as_ref().map(Standby::presented).unwrap_or_default()),
-            names: start.names,
-        };
+        let view = self.view(&root, start)?;
         let snapshot = Arc::new(scan_root(&view, source.is_some(), monitor)?);
         let problems = Arc::new(Problems::default());
         let initiator = say.is_some();
@@ -173,8 +160,9 @@ impl Receiving {
         monitor.phase(Phase::Compare);
         let mut report = Report { entries_scanned: entries, protected, ..Report::default() };
         let describer = Describer::new(&view, &snapshot, &problems);
-        let described =
-            describe(connection, &problems, monitor, &|questions| describer.answer_all(questions))?;
+        let described = answer_until_planned(connection, &problems, monitor, &|questions| {
+            describer.answer_all(questions)
+        })?;
         let Some(Described { plan, entries: source_entries, tree }) = described else {
             return Ok(report);
         };
@@ -187,19 +175,8 @@ impl Receiving {
         if let Some(limits) = start.limits.as_ref().filter(|_| !self.dry_run && !plan.is_empty()) {
             radius::check(&root, &snapshot, &plan, limits, start.approved.as_deref())?;
         }
-        if let Some(whole) = start.whole.as_ref().filter(|_| !self.dry_run && !plan.is_empty()) {
-            let read = changed_here(&root, &plan, &whole.profile);
-            let found = read.map_err(|error| restore::fatal("read what is kept of earlier runs", &error))?;
-            match found {
-                Some((generation, paths)) if initiator => monitor.changed_here(generation, &paths),
-                Some((generation, paths)) => {
-                    for part in paths.chunks(PATHS_PER_MESSAGE) {
-                        let message = Message::ChangedHere(generation, part.to_vec());
-                        connection.outgoing.send(CONTROL, message)?;
-                    }
-                }
-                None => {}
-            }
+        if let Some(whole) = start.whole.as_ref().filter(|_| !plan.is_empty()) {
+            tell_changed_here(&root, &plan, &whole.profile, connection, initiator.then_some(monitor))?;
         }
         // A dry run ends here, whatever the other end makes of it.
         if !ask(&mut say, &plan, start.whole.is_some(), monitor)? || self.dry_run {
@@ -207,16 +184,55 @@ impl Receiving {
             report.problems = sorted(problems.take());
             return Ok(report);
         }
-        let directories =
-            Directories::new(Arc::clone(&root), &view.boundaries, &self.facts.mounts).map_err(|error| {
-                SessionError::Fatal {
-                    operation: "prepare the destination",
-                    reason: std::io::Error::from(error).to_string(),
-                }
-            })?;
-        let directories = Arc::new(directories);
-        let left = match (&start.whole, &source) {
-            (Some(_), None) => left_over(&root, &directories, &plan)?,
+        let (directories, left) = self.prepare(&view, start, &plan, source.is_some(), connection)?;
+        monitor.phase(Phase::Transfer);
+        let committer = committer(&view, start, directories, &snapshot, &problems)?;
+        let standby = self.standby.as_ref().map(|standby| (standby, &own));
+        let receiver = Receiver::new(&view, &plan, committer, start, source, standby, monitor).resuming(left);
+        receiver.committer.sweep(&snapshot.leftovers);
+        let (done, theirs) = carry_out(&receiver, connection, &mut say, &problems)?;
+        theirs.iter().for_each(|problem| monitor.problem(problem));
+        let Done { literal_bytes, copied_bytes, generation } = done;
+        (report.literal_bytes, report.copied_bytes, report.generation) =
+            (literal_bytes, copied_bytes, generation);
+        let mine = if initiator { problems.take() } else { Vec::new() };
+        connection.outgoing.send(CONTROL, Message::Finished { literal_bytes, copied_bytes, generation })?;
+        report.problems = sorted(mine.into_iter().chain(theirs).collect());
+        Ok(report)
+    }
+
+    /// The standby as the rules of both ends show it.
+    fn view(&self, root: &Arc<Root>, start: &Start) -> Result<View, SessionError> {
+        let mut rules = start.rules.clone();
+        // The initiator had them from here; should it have lost them, they hold all the same.
+        let kept = self.facts.rules.iter().filter(|rule| agree::takes_away(rule));
+        if !kept.clone().all(|rule| rules.contains(rule)) {
+            rules.extend(kept.cloned());
+        }
+        Ok(View {
+            root: Arc::clone(root),
+            rules: Arc::new(RuleSet::compile(rules)?),
+            boundaries: Arc::new(start.boundaries.clone()),
+            checksum: start.checksum,
+            slice: start.slice.clone(),
+            presented: Arc::new(self.standby.as_ref().map(Standby::presented).unwrap_or_default()),
+            names: start.names,
+        })
+    }
+
+    /// Makes ready for an approved plan, and tells the sender to begin; gives where content of items may be already.
+    fn prepare(
+        &self,
+        view: &View,
+        start: &Start,
+        plan: &Plan,
+        local: bool,
+        connection: &mut Connection,
+    ) -> Result<(Arc<Directories>, HashMap<u32, RelPath>), SessionError> {
+        let directories = Directories::new(Arc::clone(&view.root), &view.boundaries, &self.facts.mounts)
+            .map_err(|error| restore::fatal("prepare the destination", &error.into()))?;
+        let left = match &start.whole {
+            Some(_) if !local => left_over(&view.root, &directories, plan)?,
             _ => HashMap::new(),
         };
         let mut resumed: Vec<u32> = left.keys().copied().collect();
@@ -227,77 +243,7 @@ impl Receiving {
         if !plan.is_empty() {
             connection.outgoing.send(CONTROL, Message::Decision(true))?;
         }
-        monitor.phase(Phase::Transfer);
-        let names_of = {
-            let snapshot = Arc::clone(&snapshot);
-            NamesOf(Box::new(move |device, inode| {
-                snapshot.links(device, inode).map_or(1, |group| group.members)
-            }))
-        };
-        let mut committer =
-            Committer::new(Arc::clone(&directories), Arc::clone(&problems), names_of, start.durable);
-        if let Some(whole) = &start.whole {
-            let ledger = Ledger::begin(&root, directories.tops(), whole.clone()).map_err(|error| {
-                SessionError::Fatal {
-                    operation: "make the place where the run is staged",
-                    reason: error.to_string(),
-                }
-            })?;
-            committer = committer.whole(ledger);
-        }
-        let standby = self.standby.as_ref().map(|standby| (standby, &own));
-        let receiver = Receiver::new(&view, &plan, committer, start, source, standby, monitor);
-        let receiver = receiver.resuming(left);
-        receiver.committer.sweep(&snapshot.leftovers);
-        if let Err(error) = receiver.receive(&connection.outgoing, &mut connection.lanes) {
-            receiver.committer.leave_staged();
-            return Err(error);
-        }
-        let (mut theirs, mut ended) = (Vec::new(), false);
-        let mut outgoing = connection.outgoing.clone();
-        let control = &mut connection.lanes[usize::from(CONTROL)];
-        let mut may_commit = || match &mut say {
-            Some((_, initiator)) => last_word(*initiator),
-            None => {
-                outgoing.send(CONTROL, Message::Staged)?;
-                await_decision(control, &mut theirs, &mut ended, monitor)
-            }
-        };
-        let done = match receiver.finish(&mut may_commit) {
-            Ok(done) => done,
-            Err(error) => {
-                if matches!(error, SessionError::Wire(_)) {
-                    receiver.committer.leave_staged();
-                }
-                // What is known of single paths may be why.
-                let known = problems.take();
-                if initiator {
-                    known.iter().for_each(|problem| monitor.problem(problem));
-                } else {
-                    send_problems(&mut connection.outgoing, known)?;
-                }
-                return Err(error);
-            }
-        };
-        let Done { literal_bytes, copied_bytes, generation } = done;
-        (report.literal_bytes, report.copied_bytes, report.generation) =
-            (literal_bytes, copied_bytes, generation);
-        let mut mine = problems.take();
-        if !initiator {
-            send_problems(&mut connection.outgoing, std::mem::take(&mut mine))?;
-        }
-        while !ended {
-            match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
-                Message::Problems(more) => theirs.extend(more),
-                Message::LaneEnd => ended = true,
-                other => return Err(unexpected(other)),
-            }
-        }
-        theirs.iter().for_each(|problem| monitor.problem(problem));
-        mine.extend(theirs);
-        connection.outgoing.send(CONTROL, Message::Finished { literal_bytes, copied_bytes, generation })?;
-        report.problems = sorted(mine);
-        Ok(report)
+        Ok((Arc::new(directories), left))
     }
 
     /// Makes the plan of a dry run to a root that is not there yet.
@@ -313,7 +259,7 @@ impl Receiving {
         let missing = |questions: &[Question]| {
             questions.iter().map(|q| vec![(answer_of_missing(q, names), false)]).collect()
         };
-        let described = describe(connection, &problems, monitor, &missing)?;
+        let described = answer_until_planned(connection, &problems, monitor, &missing)?;
         let Some(Described { plan, entries: entries_scanned, .. }) = described else {
             return Ok(Report::default());
         };
@@ -332,6 +278,91 @@ type Locked = (Arc<Root>, Option<RootLock>);
 const PATHS_PER_MESSAGE: usize = 128;
 const ITEMS_PER_MESSAGE: usize = 64 * 1024;
 
+/// What carries out the changes: each path as it comes, or all of them at the end.
+fn committer(
+    view: &View,
+    start: &Start,
+    directories: Arc<Directories>,
+    snapshot: &Arc<Snapshot>,
+    problems: &Arc<Problems>,
+) -> Result<Committer, SessionError> {
+    let names_of = {
+        let snapshot = Arc::clone(snapshot);
+        NamesOf(Box::new(move |device, inode| snapshot.links(device, inode).map_or(1, |group| group.members)))
+    };
+    let tops = directories.tops().to_vec();
+    let committer = Committer::new(directories, Arc::clone(problems), names_of, start.durable);
+    let Some(whole) = &start.whole else { return Ok(committer) };
+    let ledger = Ledger::begin(&view.root, &tops, whole.clone())
+        .map_err(|error| restore::fatal("make the place where the run is staged", &error))?;
+    Ok(committer.whole(ledger))
+}
+
+/// Receives and changes what was planned, and hears the sender out; gives its problems, too. Where this end is not the
+/// initiator its own are sent.
+fn carry_out(
+    receiver: &Receiver<'_>,
+    connection: &mut Connection,
+    say: &mut Say<'_>,
+    problems: &Problems,
+) -> Result<(Done, Vec<Problem>), SessionError> {
+    let (monitor, initiator) = (receiver.monitor, say.is_some());
+    if let Err(error) = receiver.receive(&connection.outgoing, &mut connection.lanes) {
+        receiver.committer.leave_staged();
+        return Err(error);
+    }
+    let (mut theirs, mut ended) = (Vec::new(), false);
+    let mut outgoing = connection.outgoing.clone();
+    let control = &mut connection.lanes[usize::from(CONTROL)];
+    let mut may_commit = || match say {
+        Some((_, initiator)) => last_word(*initiator),
+        None => {
+            outgoing.send(CONTROL, Message::Staged)?;
+            await_decision(control, &mut theirs, &mut ended, monitor)
+        }
+    };
+    let done = receiver.finish(&mut may_commit);
+    if matches!(done, Err(SessionError::Wire(_))) {
+        receiver.committer.leave_staged();
+    }
+    if !initiator {
+        send_problems(&mut connection.outgoing, problems.take())?;
+    } else if done.is_err() {
+        // What is known of single paths may be why.
+        problems.take().iter().for_each(|problem| monitor.problem(problem));
+    }
+    let done = done?;
+    while !ended {
+        match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
+            Message::Problems(more) => theirs.extend(more),
+            Message::LaneEnd => ended = true,
+            other => return Err(unexpected(other)),
+        }
+    }
+    Ok((done, theirs))
+}
+
+/// Tells the initiator what was changed here and is about to be replaced: `own`, when that is this end.
+fn tell_changed_here(
+    root: &Arc<Root>,
+    plan: &Plan,
+    profile: &str,
+    connection: &mut Connection,
+    own: Option<&dyn Monitor>,
+) -> Result<(), SessionError> {
+    let found = changed_here(root, plan, profile)
+        .map_err(|error| restore::fatal("read what is kept of earlier runs", &error))?;
+    let Some((generation, paths)) = found else { return Ok(()) };
+    if let Some(monitor) = own {
+        monitor.changed_here(generation, &paths);
+        return Ok(());
+    }
+    for part in paths.chunks(PATHS_PER_MESSAGE) {
+        connection.outgoing.send(CONTROL, Message::ChangedHere(generation, part.to_vec()))?;
+    }
+    Ok(())
+}
+
 /// Of which items an interrupted run may have staged the content, and where it will be: a file of that length and time.
 fn left_over(
     root: &Arc<Root>,
@@ -346,50 +377,6 @@ fn left_over(
     let items = (0..).zip(plan.items()).filter(|(_, item)| item.needs_content() && item.entry.size_bytes > 0);
     let place = |item: &Item| found.get(&(item.entry.size_bytes, item.entry.mtime)).cloned();
     Ok(items.filter_map(|(number, item)| Some((number, place(&item)?))).collect())
-}
-
-/// How many questions are answered at once; bounds the answers that wait to be sent.
-const QUESTIONS_AT_ONCE: usize = 32;
-
-/// Answers questions, each in parts; true when more of the same answer follows.
-type AnswerAll<'a> = &'a dyn Fn(&[Question]) -> Vec<Vec<(Answer, bool)>>;
-
-/// The plan, and what the sender scanned for it.
-struct Described {
-    plan: Plan,
-    entries: u64,
-    tree: Digest,
-}
-
-/// Answers questions until the plan is there; none when there will be no run.
-fn describe(
-    connection: &mut Connection,
-    problems: &Problems,
-    monitor: &dyn Monitor,
-    answer_all: AnswerAll<'_>,
-) -> Result<Option<Described>, SessionError> {
-    let mut plan = Plan::default();
-    loop {
-        match connection.lanes[usize::from(CONTROL)].receive(monitor)? {
-            Message::Ask(questions) => {
-                for (answer, more) in questions.chunks(QUESTIONS_AT_ONCE).flat_map(answer_all).flatten() {
-                    connection.outgoing.send(CONTROL, Message::Answer(answer, more))?;
-                }
-            }
-            Message::PlanPart(part) => {
-                plan.receive(&part).map_err(|e| WireError::Protocol(e.to_string()))?;
-            }
-            Message::PlanEnd { id, entries, tree } if id == plan.id() => {
-                return Ok(Some(Described { plan, entries, tree }));
-            }
-            Message::PlanEnd { .. } => {
-                return Err(WireError::Protocol("the plan did not arrive as it was sent".to_owned()).into());
-            }
-            Message::Problems(theirs) => note_all(problems, theirs, monitor),
-            Message::Decision(false) => return Ok(None),
-            other => return Err(unexpected(other)),
-        }
-    }
 }
 
 /// Waits for the initiator's last word before the first change; the sender may end before it comes.
@@ -409,22 +396,5 @@ fn await_decision(
             }
             other => return Err(unexpected(other)),
         }
-    }
-}
-
-/// What a root that is about to be made would answer: it is there, and empty.
-fn answer_of_missing(question: &Question, names: NameKey) -> Answer {
-    let mut entry = Entry::new(Kind::Directory);
-    entry.mode = 0o700;
-    (entry.uid, entry.gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    match question {
-        Question::Lines(path) if path.is_root() => {
-            Answer::Lines(vec![Line::new(names.hash(b""), &[0; 16], None, None)])
-        }
-        Question::Entries(path, _) if path.is_root() => {
-            let name = Vec::new();
-            Answer::Entries(vec![Listed { name, in_scope: true, entered: true, entry, inode: 0, links: 2 }])
-        }
-        _ => Answer::Gone,
     }
 }

@@ -98,12 +98,16 @@ impl<'m> Sender<'m> {
         report.plan = (!plan.is_empty()).then(|| plan.id());
         report.totals = plan.totals();
         let initiator = say.is_some();
-        if !ask(&mut say, &plan, start.whole.is_some(), monitor)? {
+        let approved = ask(&mut say, &plan, start.whole.is_some(), monitor)?;
+        // Only the standby can tell what was changed on it, so it sees the plan of a dry run, too.
+        if !approved && (start.whole.is_none() || plan.is_empty()) {
             connection.outgoing.send(CONTROL, Message::Decision(false))?;
             report.problems = sorted(problems.take());
             return Ok(report);
         }
-        monitor.phase(Phase::Transfer);
+        if approved {
+            monitor.phase(Phase::Transfer);
+        }
         if !initiator {
             // Before the plan, so that they are part of what the initiator decides on.
             send_problems(&mut connection.outgoing, problems.take())?;
@@ -114,7 +118,11 @@ impl<'m> Sender<'m> {
         connection.outgoing.send(CONTROL, Message::PlanEnd { id: plan.id(), entries, tree })?;
         if !plan.is_empty() {
             let control = &mut connection.lanes[usize::from(CONTROL)];
-            let Some(left) = decision(control, &plan, monitor)? else { return Ok(report) };
+            let left = decision(control, &plan, monitor)?.filter(|_| approved);
+            let Some(left) = left else {
+                report.problems = sorted(problems.take());
+                return Ok(report);
+            };
             if plan.items().any(|item| item.needs_content()) {
                 let transfer = Transfer {
                     view: &view,
