@@ -39,7 +39,12 @@ impl Server {
         let host_key = std::fs::read_to_string(path("host_key.pub"))?;
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
-        std::fs::copy(path("user_key.pub"), path("authorized_keys"))?;
+        // A shell that ssh starts may read what the account has in its home (bash does), which takes as long as a run that
+        // has nothing to do. That is this account's, and no tool's, so there is a home without it.
+        std::fs::create_dir_all(path("home"))?;
+        let key = std::fs::read_to_string(path("user_key.pub"))?;
+        let authorized = format!("environment=\"HOME={}\" {key}", path("home").display());
+        std::fs::write(path("authorized_keys"), authorized)?;
         std::fs::write(path("known_hosts"), format!("{HOST_KEY_ALIAS} {host_key}"))?;
         let directory = directory.display();
         let mut client_config = String::new();
@@ -82,7 +87,7 @@ impl Server {
                 format!(
                     "HostKey {directory}/host_key\nAuthorizedKeysFile {directory}/authorized_keys\nPidFile none\n\
                      PermitRootLogin prohibit-password\nPasswordAuthentication no\n\
-                     KbdInteractiveAuthentication no\nStrictModes no\nUsePAM {pam}\nPrintMotd no\n"
+                     KbdInteractiveAuthentication no\nStrictModes no\nPermitUserEnvironment yes\nUsePAM {pam}\nPrintMotd no\n"
                 ),
             )?;
             let mut reached = Command::new("ssh");
