@@ -5,12 +5,14 @@
 //! under the copy is copied again, and what will not hold still is left as it was on the standby.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, copy_file_range, ftruncate, openat};
 use rustix::io::Errno;
 
+use super::behind::Behind;
 use super::commit::Committer;
 use super::directory::Directory;
 use super::metadata::{ALL, Pinned};
@@ -86,15 +88,15 @@ pub(super) fn copy_content(
     before: &Stability,
     each: &dyn Fn(u64),
 ) -> Result<bool, WriteError> {
-    let length = before.size_bytes;
+    let (length, mut behind) = (before.size_bytes, Behind::default());
     if !before.sparse {
-        copy_range(source, target.as_fd(), 0, length, each)?;
+        copy_range(source, target.as_fd(), 0..length, &mut behind, each)?;
         return Ok(false);
     }
     let mut end = 0;
     for extent in extents(source, length)? {
         end = extent.offset + extent.length;
-        copy_range(source, target.as_fd(), extent.offset, end, each)?;
+        copy_range(source, target.as_fd(), extent.offset..end, &mut behind, each)?;
     }
     if end < length {
         ftruncate(target, length)?;
@@ -105,8 +107,8 @@ pub(super) fn copy_content(
 fn copy_range(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
-    start: u64,
-    end: u64,
+    Range { start, end }: Range<u64>,
+    behind: &mut Behind,
     each: &dyn Fn(u64),
 ) -> Result<(), WriteError> {
     let mut position = start;
@@ -136,6 +138,7 @@ fn copy_range(
             return Err(WriteError::Mismatch);
         }
         position += copied as u64;
+        behind.reached(target, position);
         each(copied as u64);
     }
     Ok(())

@@ -5,6 +5,7 @@
 //! half-written under its final name. What can go wrong: the standby is alive, too. Whatever was planned is looked
 //! at again before it is replaced, and what is no longer as planned becomes a problem instead of being overwritten.
 
+mod behind;
 pub(in crate::apply) mod commit;
 mod copy;
 mod directory;

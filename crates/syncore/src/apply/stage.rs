@@ -6,17 +6,16 @@
 //! them, and the file's times say whether they still were what they had been. What can go wrong: the run ends in the
 //! middle. A dropped writer removes its file; what a killed process leaves has a name that the next run recognises.
 
-use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{
-    Advice, AtFlags, FallocateFlags, Mode, OFlags, copy_file_range, fadvise, fallocate, ftruncate, openat,
-    unlinkat,
+    AtFlags, FallocateFlags, Mode, OFlags, copy_file_range, fallocate, ftruncate, openat, unlinkat,
 };
 use rustix::io::Errno;
 use thiserror::Error;
 
+use super::behind::{Behind, WINDOW_BYTES};
 use super::directory::{Directories, Directory};
 use crate::delta::{
     ContentHasher, KnownBlocks, REGION_LIMIT_BYTES, SignatureError, apply_delta, copy_pieces,
@@ -25,9 +24,6 @@ use crate::scan::{Stability, extents, read_full};
 
 /// Bytes copied through memory at once.
 const COPY_BYTES: usize = 256 * 1024;
-
-/// Written before the kernel is asked to begin with it.
-const WRITEBACK_BYTES: u64 = 32 << 20;
 
 /// Within the kernel whole pages are copied; what lies across them is copied faster through memory.
 const PAGE_BYTES: u64 = 4096;
@@ -104,8 +100,7 @@ pub struct FileWriter {
     as_known: Option<Stability>,
     hasher: ContentHasher,
     position: u64,
-    /// How far the kernel was told to write to disk.
-    writing: u64,
+    behind: Behind,
     /// Whether the file ends in a hole that nothing has given a length yet.
     open_end: bool,
     buffer: Vec<u8>,
@@ -150,7 +145,7 @@ impl FileWriter {
             as_known: None,
             hasher: ContentHasher::default(),
             position: 0,
-            writing: 0,
+            behind: Behind::default(),
             open_end: false,
             buffer: Vec::new(),
             copied_bytes: 0,
@@ -186,8 +181,7 @@ impl FileWriter {
     pub fn raw_data(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         self.before_writing()?;
         write_full(self.fd.as_fd(), bytes, self.position)?;
-        self.position += bytes.len() as u64;
-        self.open_end = false;
+        self.reach(self.position + bytes.len() as u64);
         self.literal_bytes += bytes.len() as u64;
         Ok(())
     }
@@ -240,19 +234,16 @@ impl FileWriter {
         }
         self.copy_unread(offset + length - unread, unread)?;
         self.copied_bytes += length;
-        self.begin_writeback();
         Ok(())
     }
 
-    /// Has the kernel begin to write to disk what is finished of a file that is built beside its basis. A flush before
-    /// the rename has to wait for it, and ext4 begins with it in the rename at the latest: better while the sender
-    /// still looks.
-    fn begin_writeback(&mut self) {
-        let bytes = self.position - self.writing;
-        if self.staged.is_some() && bytes >= WRITEBACK_BYTES {
-            // A mere request; what it cannot do now is done later. What is being written stays in memory.
-            let _ = fadvise(&self.fd, self.writing, NonZeroU64::new(bytes), Advice::DontNeed);
-            self.writing = self.position;
+    /// Goes on to `position`, up to which the file is made.
+    fn reach(&mut self, position: u64) {
+        self.position = position;
+        self.open_end = false;
+        // In place what is in memory may be somebody's.
+        if self.staged.is_some() {
+            self.behind.reached(self.fd.as_fd(), position);
         }
     }
 
@@ -275,8 +266,7 @@ impl FileWriter {
             self.before_writing()?;
             write_full(self.fd.as_fd(), &buffer, self.position)?;
         }
-        self.position += length;
-        self.open_end = false;
+        self.reach(self.position + length);
         self.buffer = buffer;
         Ok(())
     }
@@ -289,8 +279,7 @@ impl FileWriter {
             return Ok(());
         }
         if self.stays(offset) {
-            self.position += length;
-            self.open_end = false;
+            self.reach(self.position + length);
             return Ok(());
         }
         self.before_writing()?;
@@ -298,7 +287,7 @@ impl FileWriter {
             return self.copy_through(offset, end);
         }
         while offset < end {
-            let want = usize::try_from(end - offset).unwrap_or(usize::MAX).min(1 << 30);
+            let want = usize::try_from((end - offset).min(WINDOW_BYTES)).unwrap_or(usize::MAX);
             let basis = self.basis.as_ref().ok_or(WriteError::Mismatch)?;
             let (mut from, mut to) = (offset, self.position);
             let copied = match copy_file_range(basis, Some(&mut from), &self.fd, Some(&mut to), want) {
@@ -313,8 +302,7 @@ impl FileWriter {
                 return self.copy_through(offset, end);
             }
             offset += copied as u64;
-            self.position += copied as u64;
-            self.open_end = false;
+            self.reach(self.position + copied as u64);
         }
         Ok(())
     }
@@ -331,8 +319,7 @@ impl FileWriter {
             }
             write_full(self.fd.as_fd(), &buffer, self.position)?;
             offset += want as u64;
-            self.position += want as u64;
-            self.open_end = false;
+            self.reach(self.position + want as u64);
         }
         self.buffer = buffer;
         Ok(())
