@@ -141,7 +141,7 @@ pub(crate) fn lines(differences: &[Difference]) -> String {
 }
 
 pub(crate) fn staged(standby: &Path) -> usize {
-    ["var/lib/clonetool/run", "opt/.clonetool-run"]
+    ["var/lib/clonetool/run", OWN[1]]
         .map(|area| ["stage", "left"].map(|stage| standby.join(area).join(stage)))
         .as_flattened()
         .iter()
@@ -443,9 +443,8 @@ fn a_gate_that_asks_the_standby_does_not_keep_an_interrupted_run_from_its_end() 
 fn what_somebody_changed_on_the_standby_is_named_before_it_is_replaced() {
     let pair = Pair::new("whole-changed-here");
     let server = Sshd::start(&pair.dir.join("sshd"), &SshdOptions::default());
+    fs::create_dir_all(pair.source.join("var/lib")).unwrap();
     for path in ["etc/edited", "etc/deleted", "etc/left", "etc/untouched"] {
-        fs::create_dir_all(pair.source.join("etc")).unwrap();
-        fs::create_dir_all(pair.source.join("var/lib")).unwrap();
         write(&pair.source.join(path), "first\n");
     }
     let records = pair.dir.make("records");

@@ -303,7 +303,7 @@ fn a_rollback_of_a_kernel_makes_what_its_boot_needs_again() {
     }
     let temp = tempfile::tempdir().unwrap();
     let (production, standby) = pair(temp.path());
-    let full = "[ -e /var/log/full ] && echo no space left >&2 && exit 1\n";
+    let full = "[ -e /var/log/full ] && echo full >>/var/log/calls && echo no space left >&2 && exit 1\n";
     let both = "[ -e /boot/vmlinuz-6.1-new ] && [ -e /boot/vmlinuz-6.1-old ] && echo both >>/var/log/calls\n";
     tools(&production, &format!("{full}{both}{WORKS}"));
     assert_eq!(sync_whole(&production, &standby).problems, []);
@@ -331,6 +331,12 @@ fn a_rollback_of_a_kernel_makes_what_its_boot_needs_again() {
     let back = roll_back(&standby, "daily", None, &[], false, &Silent).unwrap();
     let problems: Vec<String> = back.problems.iter().map(ToString::to_string).collect();
     assert!(problems.iter().any(|problem| problem.contains("kernel 6.1-new stays")), "{problems:?}");
+    assert!(problems.iter().any(|problem| problem.contains("no space left")), "{problems:?}");
+    assert_eq!(
+        calls(&standby).iter().filter(|call| *call == "full").count(),
+        1,
+        "it was tried again at once"
+    );
     for kernel in ["6.1-old", "6.1-new"] {
         assert!(standby.join(format!("boot/vmlinuz-{kernel}")).exists(), "{kernel}");
         assert!(standby.join(format!("usr/lib/modules/{kernel}/modules.order")).exists(), "{kernel}");

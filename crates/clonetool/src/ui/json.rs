@@ -49,7 +49,6 @@ pub(super) fn change(item: &Item) -> Value {
     event
 }
 
-/// A problem of one path.
 /// Something that somebody changed on the standby and that is about to be replaced.
 pub(super) fn changed_here(generation: u64, path: &RelPath) -> Value {
     let mut event = json!({ "type": "changed-here", "since_generation": generation });
@@ -57,6 +56,7 @@ pub(super) fn changed_here(generation: u64, path: &RelPath) -> Value {
     event
 }
 
+/// A problem of one path.
 pub(super) fn problem(problem: &Problem) -> Value {
     let mut event = json!({
         "type": "problem",

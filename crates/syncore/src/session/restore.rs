@@ -110,14 +110,19 @@ pub fn roll_back(
     let mut kernels = Kernels::new(&standby, &rules, monitor);
     let mut back = apply::roll_back(&root, profile, to, paths, false, &mut kernels).map_err(told)?;
     drop(accounts);
-    back.problems.append(&mut kernels.problems);
+    let in_vain = kernels.bootable == Some(false);
+    back.problems.extend(kernels.problems.into_iter().chain(kernels.failed));
     standby
         .forget_kernels()
         .map_err(|error| fatal("remove what was made for kernels that are gone", &error))?;
-    for (path, reason) in standby.follow(&|_| true, &BTreeSet::new(), monitor) {
-        back.problems.push(Problem::new(&path, Operation::FollowUp, reason));
-    }
+    // What has just failed is left to the next sync.
+    let wanted = |follow| !(in_vain && is_for_boot(follow));
+    back.problems.extend(failures(standby.follow(&wanted, &BTreeSet::new(), monitor)));
     Ok(back)
+}
+
+fn failures(failed: Vec<(RelPath, String)>) -> impl Iterator<Item = Problem> {
+    failed.into_iter().map(|(path, reason)| Problem::new(&path, Operation::FollowUp, reason))
 }
 
 /// Keeps the kernels that a rollback takes away until the ones that it brings back can be booted, and the one that runs.
@@ -128,6 +133,8 @@ struct Kernels<'a> {
     leaving: BTreeSet<String>,
     /// Whether what the next boot needs is there; none until it was made.
     bootable: Option<bool>,
+    /// Why it is not.
+    failed: Vec<Problem>,
     kept: BTreeSet<String>,
     problems: Vec<Problem>,
 }
@@ -135,13 +142,14 @@ struct Kernels<'a> {
 impl<'a> Kernels<'a> {
     fn new(standby: &'a Standby, rules: &'a RuleSet, monitor: &'a dyn Monitor) -> Self {
         let (leaving, kept) = (BTreeSet::new(), BTreeSet::new());
-        Self { standby, rules, monitor, leaving, bootable: None, kept, problems: Vec::new() }
+        let (failed, problems) = (Vec::new(), Vec::new());
+        Self { standby, rules, monitor, leaving, bootable: None, failed, kept, problems }
     }
 
     /// Makes what the next boot needs, once for each run that is undone.
     fn bootable(&mut self) -> bool {
         *self.bootable.get_or_insert_with(|| {
-            self.standby.follow(&is_for_boot, &self.leaving, self.monitor);
+            self.failed = failures(self.standby.follow(&is_for_boot, &self.leaving, self.monitor)).collect();
             self.standby.is_bootable()
         })
     }
@@ -149,7 +157,7 @@ impl<'a> Kernels<'a> {
 
 impl OnTheWay for Kernels<'_> {
     fn before(&mut self, changed: &[RelPath], taken_away: &[RelPath]) -> std::io::Result<()> {
-        self.bootable = None;
+        (self.bootable, self.failed) = (None, Vec::new());
         let images = taken_away.iter().filter(|path| path.as_bytes().starts_with(b"boot/vmlinuz-"));
         self.leaving = images.filter_map(kernel_of).collect();
         // Written down before anything changes: it is done whatever happens in between.
