@@ -39,6 +39,9 @@ impl Drop for Fixtures {
     }
 }
 
+/// After how many deletions the inodes that were freed would be what is measured.
+const FREED_AT_ONCE: usize = 1000;
+
 impl Fixtures {
     /// Works in a directory of its own below `base`, which also keeps what takes long to make for the next time.
     pub(crate) fn new(base: &Path, scale: Scale, rsync: &Path) -> Result<Self> {
@@ -169,7 +172,14 @@ impl Fixtures {
     pub(crate) fn reset(&self, prepared: &Prepared) -> Result<()> {
         let destination = self.destination();
         match &prepared.initial {
-            Some(initial) => self.mirror(initial, &destination)?,
+            Some(initial) => {
+                if self.mirror(initial, &destination)? > FREED_AT_ONCE {
+                    // As after the night that lies between two runs, not as a moment after a large deletion: ext4 looks
+                    // past the inodes that were freed last, one by one, as long as they are in memory.
+                    Self::chill()?;
+                    self.warm(prepared)?;
+                }
+            }
             None => {
                 // Set aside, not removed: ext4 looks for a long while past inodes that were freed a moment ago.
                 if destination.exists() {
@@ -183,15 +193,22 @@ impl Fixtures {
         must("sync", &["-f".as_ref(), destination.as_os_str()])
     }
 
-    /// Makes `to` equal to `from`, with everything that the measured runs copy.
-    fn mirror(&self, from: &Path, to: &Path) -> Result<()> {
+    /// Makes `to` equal to `from`, with everything that the measured runs copy; says how many names had to go.
+    fn mirror(&self, from: &Path, to: &Path) -> Result<usize> {
         fs::create_dir_all(to)?;
         let (mut from, mut to) = (from.as_os_str().to_owned(), to.as_os_str().to_owned());
         from.push("/");
         to.push("/");
         // Inode numbers and unchanged files stay as they are, so that caches stay warm.
-        let options: [&OsStr; 3] = ["-aHAXS".as_ref(), "--numeric-ids".as_ref(), "--delete".as_ref()];
-        must(&self.rsync, &[&options[..], &[&from, &to]].concat())
+        let output = Command::new(&self.rsync)
+            .args(["-aHAXS", "--numeric-ids", "--delete", "--itemize-changes"])
+            .args([&from, &to])
+            .stdin(Stdio::null())
+            .output()?;
+        if !output.status.success() {
+            return Err(format!("{}: {}", self.rsync.display(), output.status).into());
+        }
+        Ok(output.stdout.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"*deleting")).count())
     }
 }
 

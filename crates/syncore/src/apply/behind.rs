@@ -1,21 +1,30 @@
-//! Has the kernel write a long file to disk while it is being made, and drop from memory what is there already.
+//! Has the kernel write files to disk while the run goes on, and drop from memory what is there already.
 //!
 //! Why: a flush before the rename has to wait for all of it, and ext4 begins with it in the rename at the latest: better
 //! while the sender still looks. And what is written once and not read again would push out of memory what the host needs;
 //! each new page has to be found and cleared, which takes several times as long as writing into one that was just let go.
+//! A long file is followed while it is made ([`Behind`]), shorter ones one after the other when they are done ([`Trail`]).
 //! What can go wrong: nothing that matters. These are requests (posix_fadvise(2)): what cannot be written yet is written
 //! later, and what is not on disk yet stays in memory.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU64;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
 
 use rustix::fs::{Advice, fadvise};
 
 /// So much is made before the kernel is asked to begin with it.
 pub(super) const WINDOW_BYTES: u64 = 8 << 20;
 
-/// So far behind it is asked to drop it: on disk by then, where the disk keeps up.
+/// So many bytes later it is asked to drop it: on disk by then, where the disk keeps up.
 const LAG_BYTES: u64 = 4 * WINDOW_BYTES;
+
+/// Shorter files are left to the kernel: two calls for each would cost more than its pages.
+const WORTH_BYTES: u64 = 64 << 10;
+
+/// How many files are held open for that at most.
+const TRAIL_FILES: usize = 128;
 
 /// How far a file has come.
 #[derive(Debug, Default)]
@@ -35,6 +44,45 @@ impl Behind {
         let dropped = position.saturating_sub(LAG_BYTES);
         request(file, self.dropped, dropped);
         self.dropped = self.dropped.max(dropped);
+    }
+}
+
+/// The files that were finished last, the oldest first: they are not dropped yet.
+#[derive(Debug, Default)]
+pub(super) struct Trail(Mutex<Finished>);
+
+#[derive(Debug, Default)]
+struct Finished {
+    files: VecDeque<(OwnedFd, u64)>,
+    bytes: u64,
+}
+
+impl Trail {
+    /// Takes a finished file of that length, and drops what was finished long enough before it.
+    pub(super) fn add(&self, file: OwnedFd, length: u64) {
+        if length < WORTH_BYTES {
+            return;
+        }
+        request(file.as_fd(), 0, length);
+        let due = self.0.lock().map(|mut finished| finished.push(file, length)).unwrap_or_default();
+        for (file, length) in due {
+            request(file.as_fd(), 0, length);
+        }
+    }
+}
+
+impl Finished {
+    /// Adds a file; gives those that are far enough behind now.
+    fn push(&mut self, file: OwnedFd, length: u64) -> Vec<(OwnedFd, u64)> {
+        self.files.push_back((file, length));
+        self.bytes += length;
+        let mut due = Vec::new();
+        while self.bytes > LAG_BYTES || self.files.len() > TRAIL_FILES {
+            let Some((file, length)) = self.files.pop_front() else { break };
+            self.bytes -= length;
+            due.push((file, length));
+        }
+        due
     }
 }
 
@@ -64,14 +112,52 @@ mod tests {
         (0..length).step_by(4096).filter(|at| is_cached(*at)).count() as u64 * 4096
     }
 
+    /// Beside the build, where there is a disk: a filesystem in memory has nothing to drop.
+    fn on_disk() -> tempfile::TempDir {
+        let build = std::env::current_exe().unwrap();
+        tempfile::tempdir_in(build.parent().unwrap()).unwrap()
+    }
+
+    fn create(path: &std::path::Path) -> OwnedFd {
+        let flags = OFlags::RDWR | OFlags::CREATE;
+        openat(rustix::fs::CWD, path, flags, Mode::RUSR | Mode::WUSR).unwrap()
+    }
+
+    #[test]
+    fn of_files_one_after_the_other_only_the_last_stay_in_memory() {
+        const FILE_BYTES: u64 = 1 << 20;
+        let (temp, trail) = (on_disk(), Trail::default());
+        let paths: Vec<_> = (0..64).map(|number| temp.path().join(number.to_string())).collect();
+        for path in &paths {
+            let file = create(path);
+            write_full(file.as_fd(), &vec![7; FILE_BYTES as usize], 0).unwrap();
+            trail.add(file, FILE_BYTES);
+            // The disk keeps up.
+            rustix::fs::fdatasync(create(path)).unwrap();
+        }
+        let cached: Vec<u64> =
+            paths.iter().map(|path| cached_bytes(create(path).as_fd(), FILE_BYTES)).collect();
+        let kept = usize::try_from(LAG_BYTES / FILE_BYTES).unwrap();
+        assert_eq!(cached[..paths.len() - kept].iter().sum::<u64>(), 0, "{cached:?}");
+        assert_eq!(cached[paths.len() - 1], FILE_BYTES, "nothing tells what is in memory");
+    }
+
+    #[test]
+    fn many_files_are_not_held_open_for_long() {
+        let (temp, trail) = (on_disk(), Trail::default());
+        for number in 0..3 * TRAIL_FILES {
+            trail.add(create(&temp.path().join(number.to_string())), WORTH_BYTES);
+        }
+        assert_eq!(trail.0.lock().unwrap().files.len(), TRAIL_FILES);
+        trail.add(create(&temp.path().join("short")), WORTH_BYTES - 1);
+        let finished = trail.0.lock().unwrap();
+        assert_eq!(finished.bytes, TRAIL_FILES as u64 * WORTH_BYTES);
+    }
+
     #[test]
     fn of_a_long_file_only_the_end_stays_in_memory() {
-        // Beside the build, where there is a disk: a filesystem in memory has nothing to drop.
-        let build = std::env::current_exe().unwrap();
-        let temp = tempfile::tempdir_in(build.parent().unwrap()).unwrap();
-        let path = temp.path().join("long");
-        let flags = OFlags::RDWR | OFlags::CREATE;
-        let file = openat(rustix::fs::CWD, &path, flags, Mode::RUSR | Mode::WUSR).unwrap();
+        let temp = on_disk();
+        let file = create(&temp.path().join("long"));
         let (mut behind, piece, length) = (Behind::default(), vec![7; 1 << 20], 128_u64 << 20);
         for position in (0..length).step_by(piece.len()) {
             write_full(file.as_fd(), &piece, position).unwrap();

@@ -14,6 +14,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::Problems;
+use super::behind::Trail;
 use super::directory::{Directories, Directory};
 use super::metadata::{
     ALL, LOCKING_FLAGS, Pinned, XattrState, held, hold, locked_flags, set, set_flags, unlock,
@@ -50,6 +51,8 @@ pub struct Committer {
     pending: Mutex<Vec<(Staged, Item)>>,
     locks: Mutex<Vec<(RelPath, u32)>>,
     failed: Mutex<HashSet<RelPath>>,
+    /// What is to leave memory soon.
+    pub(super) trail: Trail,
     /// Where everything is written down first, in a run that changes all or nothing.
     pub(super) whole: Option<Ledger>,
 }
@@ -71,6 +74,7 @@ impl Committer {
             pending: Mutex::default(),
             locks: Mutex::default(),
             failed: Mutex::default(),
+            trail: Trail::default(),
             whole: None,
         }
     }
@@ -194,7 +198,7 @@ impl Committer {
         match staged {
             Some(staged) => {
                 self.dress(item, Pinned::Open(fd.as_fd()), staged.directory.default_acl, ALL);
-                drop(fd);
+                self.trail.add(fd, item.entry.size_bytes);
                 self.place(staged, item);
             }
             None => {

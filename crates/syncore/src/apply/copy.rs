@@ -74,7 +74,7 @@ impl Committer {
         let mut item = item.clone();
         (item.entry.size_bytes, item.entry.mtime) = (before.size_bytes, before.mtime);
         self.dress(&item, Pinned::Open(fd.as_fd()), staged.directory.default_acl, ALL);
-        drop(fd);
+        self.trail.add(fd, before.size_bytes);
         self.place(staged, &item);
         Ok(Copied::Placed)
     }

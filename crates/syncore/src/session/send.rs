@@ -26,11 +26,17 @@ use crate::wire::{CONTENT_LANES, CONTROL, Incoming, Message, MovedFile, Outgoing
 /// Files up to this length travel in batches.
 const SMALL_BYTES: u64 = 128 * 1024;
 
-/// About how much content goes into one batch.
-const BATCH_BYTES: usize = 256 * 1024;
+/// About how much content goes into one message of small files.
+const MESSAGE_BYTES: usize = 256 * 1024;
 
-/// How many files go into one batch at most.
-const BATCH_FILES: usize = 256;
+/// About how much content a lane takes at once: neighbours resemble each other, and compress best together.
+const BATCH_BYTES: usize = 4 * MESSAGE_BYTES;
+
+/// How many files it takes at most.
+const BATCH_FILES: usize = 512;
+
+/// How many files are in one message at most.
+const MESSAGE_FILES: usize = 256;
 
 /// Bytes of one [`Message::Data`].
 pub(super) const DATA_BYTES: usize = 256 * 1024;
@@ -249,13 +255,13 @@ impl Lane<'_> {
                 Ok(Some(file)) => {
                     self.transfer.monitor.transferred(file.content.len() as u64);
                     self.transfer.monitor.changed(&item.path, &item.change);
-                    // A file may have grown since it was planned; the frame's limit holds all the same.
-                    if batch_bytes + file.content.len() > 2 * BATCH_BYTES {
+                    batch_bytes += file.content.len();
+                    batch.push(file);
+                    // One more small file, and the frame's limit holds all the same.
+                    if batch_bytes >= MESSAGE_BYTES || batch.len() >= MESSAGE_FILES {
                         self.send(Message::Files(std::mem::take(&mut batch)))?;
                         batch_bytes = 0;
                     }
-                    batch_bytes += file.content.len();
-                    batch.push(file);
                 }
                 Ok(None) => self.large(number, &item, &BlockSums::default())?,
                 Err(error) => self.abandon(number, &item, std::io::Error::from(error))?,

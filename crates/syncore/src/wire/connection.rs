@@ -1,10 +1,11 @@
 //! A connection: lanes of messages over one byte stream, or over channels within the process.
 //!
 //! Why: large files, small files and questions share one stream without waiting for each other. Every frame names
-//! its lane; a reader thread hands frames to bounded queues, one a lane, and who receives decodes, so that this work
-//! spreads over threads. Content is one compressed stream over all lanes, in the order in which it is written. What can go wrong: a peer that sends too much (frames are bounded, and
-//! so is what they decompress to), too little (the progress deadline; a watchdog holds writes to it), or garbage (the
-//! preamble tells a login script's output from an agent). What ends one lane ends all of them.
+//! its lane; a reader thread hands frames to bounded queues, one a lane. Who sends compresses and who receives decodes, so
+//! that this work spreads over threads: the content of each lane is one compressed stream. What can go wrong: a peer that
+//! sends too much (frames are bounded, and so is what they decompress to), too little (the progress deadline; a watchdog
+//! holds writes to it), or garbage (the preamble tells a login script's output from an agent). What ends one lane ends all
+//! of them.
 
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,7 +53,7 @@ type Frame = (u8, Vec<u8>);
 /// Set in a frame's flags when its payload is compressed by itself.
 const COMPRESSED: u8 = 1;
 
-/// Set in a frame's flags when its payload is the next part of the compressed content.
+/// Set in a frame's flags when its payload is the next part of its lane's compressed content.
 const STREAMED: u8 = 2;
 
 /// What crossed the stream, in bytes.
@@ -76,68 +77,60 @@ impl Traffic {
     }
 }
 
-/// The stream, and what compresses content for it; one lock for both, for the order of the one is that of the other.
-struct Written {
-    stream: Option<Box<dyn Write + Send>>,
+/// What compresses the content of one lane.
+#[derive(Default)]
+struct Packer {
     encoder: Option<StreamEncoder>,
     packed: Vec<u8>,
 }
 
 struct StreamWriter {
-    writer: Mutex<Written>,
+    writer: Mutex<Option<Box<dyn Write + Send>>>,
+    /// One for each content lane. Held from the compression to the end of the write, for the order of the one is that of
+    /// the other.
+    packers: [Mutex<Packer>; CONTENT_LANES as usize],
     state: Arc<State>,
     traffic: Arc<Traffic>,
     bytes_per_second: Option<u64>,
 }
 
+fn thread_failed<T>(_: T) -> WireError {
+    WireError::Lost("a thread failed".to_owned())
+}
+
 impl StreamWriter {
-    /// Writes a frame, whose header is made here; `streamed` asks for its payload to be part of the
-    /// compressed content.
-    fn write(
-        &self,
-        frame: &mut [u8],
-        lane: u8,
-        flags: u8,
-        streamed: Option<Compression>,
-    ) -> Result<(), WireError> {
-        let mut writer = self.writer.lock().map_err(|_| WireError::Lost("a thread failed".to_owned()))?;
-        let Written { stream, encoder, packed } = &mut *writer;
-        let open = stream.as_mut().ok_or_else(|| self.state.reason("it is closed"))?;
-        let started = Instant::now();
-        let mut compressed = false;
-        let bytes = match streamed {
-            Some(compression) => {
-                let lost = |e: std::io::Error| WireError::Protocol(e.to_string());
-                if encoder.is_none() {
-                    *encoder = Some(StreamEncoder::new(compression.fixed_level()).map_err(lost)?);
-                }
-                compressed = true;
-                packed.clear();
-                packed.resize(HEADER_BYTES, 0);
-                if let Some(encoder) = encoder {
-                    encoder.compress(&frame[HEADER_BYTES..], packed).map_err(lost)?;
-                }
-                put_header(packed, lane, STREAMED);
-                &packed[..]
-            }
-            None => {
-                put_header(frame, lane, flags);
-                &*frame
-            }
+    /// Writes a frame, whose header is made here, with the payload as the next part of the lane's compressed content.
+    fn write_streamed(&self, frame: &[u8], lane: u8, compression: Compression) -> Result<(), WireError> {
+        let lost = |e: std::io::Error| WireError::Protocol(e.to_string());
+        let packer = &self.packers[usize::from(lane) - 1];
+        let mut packer = packer.lock().map_err(thread_failed)?;
+        let Packer { encoder, packed } = &mut *packer;
+        let encoder = match encoder {
+            Some(encoder) => encoder,
+            none => none.insert(StreamEncoder::new(compression.fixed_level()).map_err(lost)?),
         };
-        let writing = Instant::now();
-        let written = self.write_pieces(open, bytes);
-        if let Some(encoder) = encoder.as_mut().filter(|_| compressed) {
-            encoder.written(writing.elapsed());
-        }
-        if let Err(error) = written {
+        packed.clear();
+        packed.resize(HEADER_BYTES, 0);
+        encoder.compress(&frame[HEADER_BYTES..], packed).map_err(lost)?;
+        encoder.written(self.write(packed, lane, STREAMED)?);
+        Ok(())
+    }
+
+    /// Writes a frame, whose header is made here; says how long the stream took.
+    fn write(&self, frame: &mut [u8], lane: u8, flags: u8) -> Result<Duration, WireError> {
+        put_header(frame, lane, flags);
+        let mut writer = self.writer.lock().map_err(thread_failed)?;
+        let open = writer.as_mut().ok_or_else(|| self.state.reason("it is closed"))?;
+        let started = Instant::now();
+        if let Err(error) = self.write_pieces(open, frame) {
             // Half a frame may be out; whatever followed it would be nonsense to the peer.
-            *stream = None;
+            *writer = None;
             return Err(self.state.reason(&error.to_string()));
         }
-        self.traffic.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let elapsed = started.elapsed();
+        self.traffic.sent.fetch_add(frame.len() as u64, Ordering::Relaxed);
         if let Some(rate) = self.bytes_per_second {
-            let due = Duration::from_secs_f64(bytes.len() as f64 / rate.max(1) as f64);
+            let due = Duration::from_secs_f64(frame.len() as f64 / rate.max(1) as f64);
             // Holding the lock while waiting is what slows the other lanes, too.
             while let Some(left) = due.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) {
                 if self.state.aborted.load(Ordering::Relaxed) {
@@ -146,7 +139,7 @@ impl StreamWriter {
                 std::thread::sleep(left.min(CANCEL_INTERVAL));
             }
         }
-        Ok(())
+        Ok(elapsed)
     }
 
     fn write_pieces(&self, stream: &mut dyn Write, bytes: &[u8]) -> std::io::Result<()> {
@@ -223,9 +216,10 @@ impl Outgoing {
         let result = match compression {
             Some(compression) if lane == CONTROL => {
                 let flags = self.compress(&mut frame, compression.fixed_level().unwrap_or(1))?;
-                writer.write(&mut frame, lane, flags, None)
+                writer.write(&mut frame, lane, flags).map(drop)
             }
-            compression => writer.write(&mut frame, lane, 0, compression),
+            Some(compression) => writer.write_streamed(&frame, lane, compression),
+            None => writer.write(&mut frame, lane, 0).map(drop),
         };
         self.encoded = frame;
         result
@@ -270,6 +264,7 @@ pub struct Incoming {
     source: Source,
     state: Arc<State>,
     decompressor: Option<zstd::bulk::Decompressor<'static>>,
+    decoder: Option<StreamDecoder>,
 }
 
 impl Incoming {
@@ -331,15 +326,22 @@ impl Incoming {
 
     fn decode(&mut self, flags: u8, payload: &[u8]) -> Result<Message, WireError> {
         let nonsense = |e: &dyn std::fmt::Display| WireError::Protocol(e.to_string());
-        let message: Message = if flags & COMPRESSED == 0 {
-            postcard::from_bytes(payload).map_err(|e| nonsense(&e))?
-        } else {
+        let message: Message = if flags & STREAMED != 0 {
+            let decoder = match &mut self.decoder {
+                Some(decoder) => decoder,
+                none => none.insert(StreamDecoder::new().map_err(|e| nonsense(&e))?),
+            };
+            let plain = decoder.decompress(payload, FRAME_LIMIT_BYTES).map_err(|e| nonsense(&e))?;
+            postcard::from_bytes(&plain).map_err(|e| nonsense(&e))?
+        } else if flags & COMPRESSED != 0 {
             let decompressor = match &mut self.decompressor {
                 Some(decompressor) => decompressor,
                 none => none.insert(zstd::bulk::Decompressor::new().map_err(|e| nonsense(&e))?),
             };
             let plain = decompressor.decompress(payload, FRAME_LIMIT_BYTES).map_err(|e| nonsense(&e))?;
             postcard::from_bytes(&plain).map_err(|e| nonsense(&e))?
+        } else {
+            postcard::from_bytes(payload).map_err(|e| nonsense(&e))?
         };
         message.check()?;
         Ok(message)
@@ -375,6 +377,7 @@ impl Connection {
                 source: Source::Memory(channel),
                 state: Arc::clone(&state),
                 decompressor: None,
+                decoder: None,
             };
             Self {
                 outgoing: Outgoing {
@@ -426,7 +429,8 @@ impl Connection {
         traffic.received.store(heard, Ordering::Relaxed);
         let state = State::new(timeout, abort);
         let writer = Arc::new(StreamWriter {
-            writer: Mutex::new(Written { stream: Some(writer), encoder: None, packed: Vec::new() }),
+            writer: Mutex::new(Some(writer)),
+            packers: Default::default(),
             state: Arc::clone(&state),
             traffic: Arc::clone(&traffic),
             bytes_per_second,
@@ -448,7 +452,7 @@ impl Connection {
         if let Way::Stream(writer) = &self.outgoing.way
             && let Ok(mut writer) = writer.writer.lock()
         {
-            writer.stream = None;
+            *writer = None;
         }
         self.helpers.clear();
         self.lanes.clear();
@@ -475,8 +479,12 @@ fn start_reader(
             *end = error;
         }
     });
-    let lane =
-        |channel| Incoming { source: Source::Stream(channel), state: Arc::clone(state), decompressor: None };
+    let lane = |channel| Incoming {
+        source: Source::Stream(channel),
+        state: Arc::clone(state),
+        decompressor: None,
+        decoder: None,
+    };
     receivers.into_iter().map(lane).collect()
 }
 
@@ -488,7 +496,6 @@ fn read_frames(
     state: &State,
 ) -> Option<WireError> {
     let alive = postcard::to_allocvec(&Message::Alive).unwrap_or_default();
-    let mut decoder: Option<StreamDecoder> = None;
     loop {
         let mut header = [0; HEADER_BYTES];
         if let Err(error) = reader.read_exact(&mut header) {
@@ -517,19 +524,9 @@ fn read_frames(
         if header[5] == 0 && payload == alive {
             continue;
         }
-        let mut flags = header[5];
-        if flags & STREAMED != 0 {
-            let opened = decoder.take().map_or_else(StreamDecoder::new, Ok);
-            let plain =
-                opened.and_then(|opened| decoder.insert(opened).decompress(&payload, FRAME_LIMIT_BYTES));
-            match plain {
-                Ok(plain) => (payload, flags) = (plain, 0),
-                Err(error) => return Some(WireError::Protocol(error.to_string())),
-            }
-        }
         state.delivering.store(true, Ordering::Relaxed);
         // A lane that nobody reads any more belongs to a part of the run that is over.
-        if lane.send((flags, payload)).is_ok() {
+        if lane.send((header[5], payload)).is_ok() {
             state.last_frame.store(state.now(), Ordering::Relaxed);
         }
         state.delivering.store(false, Ordering::Relaxed);

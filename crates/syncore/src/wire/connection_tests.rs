@@ -141,6 +141,32 @@ fn messages_arrive_as_they_were_sent_compressed_or_not() {
 }
 
 #[test]
+fn the_content_of_a_lane_is_read_without_that_of_the_other() {
+    let (here, mut there) = pair().unwrap();
+    there.writer.write_all(&greeting()).unwrap();
+    let mut here = Connection::over(here, Compression::Auto, None, Duration::from_secs(20)).unwrap();
+    let message = |number: u8| Message::Data(vec![number; 50_000]);
+    for number in 0..10 {
+        here.outgoing.send(1 + number % 2, message(number)).unwrap();
+    }
+    assert!(here.close().is_none());
+    let mut bytes = Vec::new();
+    there.reader.read_to_end(&mut bytes).unwrap();
+    let (mut rest, mut decoder, mut heard) =
+        (&bytes[greeting().len()..], StreamDecoder::new().unwrap(), vec![]);
+    while !rest.is_empty() {
+        let (header, behind) = rest.split_at(HEADER_BYTES);
+        let (payload, behind) = behind.split_at(u32::from_le_bytes(header[..4].try_into().unwrap()) as usize);
+        if header[4..] == [2, STREAMED] {
+            let plain = decoder.decompress(payload, FRAME_LIMIT_BYTES).unwrap();
+            heard.push(postcard::from_bytes::<Message>(&plain).unwrap());
+        }
+        rest = behind;
+    }
+    assert_eq!(heard, [1, 3, 5, 7, 9].map(message));
+}
+
+#[test]
 fn a_message_that_does_not_fit_a_frame_is_an_error_and_not_a_broken_stream() {
     let (mut here, mut there) = connected();
     let long = Message::Data(vec![0; FRAME_LIMIT_BYTES + 1]);
