@@ -12,7 +12,9 @@ use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, CWD, Mode, OFlags, fadvise, openat};
+
+use crate::scan::proc_path;
 
 /// So much is made before the kernel is asked to begin with it.
 pub(super) const WINDOW_BYTES: u64 = 8 << 20;
@@ -63,6 +65,9 @@ impl Trail {
         if length < WORTH_BYTES {
             return;
         }
+        // A program cannot be run while anybody has it open for writing (`ETXTBSY`, execve(2)).
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let Ok(file) = openat(CWD, proc_path(file.as_fd()), flags, Mode::empty()) else { return };
         request(file.as_fd(), 0, length);
         let due = self.0.lock().map(|mut finished| finished.push(file, length)).unwrap_or_default();
         for (file, length) in due {
@@ -97,8 +102,6 @@ fn request(file: BorrowedFd<'_>, from: u64, to: u64) {
 mod tests {
     use std::os::fd::AsFd;
 
-    use rustix::fs::{Mode, OFlags, openat};
-
     use super::*;
     use crate::apply::stage::write_full;
 
@@ -120,7 +123,7 @@ mod tests {
 
     fn create(path: &std::path::Path) -> OwnedFd {
         let flags = OFlags::RDWR | OFlags::CREATE;
-        openat(rustix::fs::CWD, path, flags, Mode::RUSR | Mode::WUSR).unwrap()
+        openat(CWD, path, flags, Mode::RUSR | Mode::WUSR).unwrap()
     }
 
     #[test]
@@ -152,6 +155,10 @@ mod tests {
         trail.add(create(&temp.path().join("short")), WORTH_BYTES - 1);
         let finished = trail.0.lock().unwrap();
         assert_eq!(finished.bytes, TRAIL_FILES as u64 * WORTH_BYTES);
+        // Or none of them could be run until the end.
+        let written =
+            |file: &OwnedFd| rustix::fs::fcntl_getfl(file).unwrap().intersects(OFlags::WRONLY | OFlags::RDWR);
+        assert!(!finished.files.iter().any(|(file, _)| written(file)));
     }
 
     #[test]
