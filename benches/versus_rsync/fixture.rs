@@ -168,15 +168,17 @@ impl Fixtures {
         })
     }
 
-    /// Puts the destination into its initial state, on disk.
-    pub(crate) fn reset(&self, prepared: &Prepared) -> Result<()> {
+    /// Puts the destination into its initial state, on disk; says whether the programs are to be brought to memory again.
+    pub(crate) fn reset(&self, prepared: &Prepared) -> Result<bool> {
         let destination = self.destination();
+        let mut chilled = false;
         match &prepared.initial {
             Some(initial) => {
                 if self.mirror(initial, &destination)? > FREED_AT_ONCE {
                     // As after the night that lies between two runs, not as a moment after a large deletion: ext4 looks
-                    // past the inodes that were freed last, one by one, as long as they are in memory.
-                    Self::chill()?;
+                    // past the inodes that were freed last, one by one, as long as they are in memory. Without the right
+                    // to do this both tools pay for it.
+                    chilled = Self::chill().is_ok();
                     self.warm(prepared)?;
                 }
             }
@@ -190,7 +192,8 @@ impl Fixtures {
                 fs::create_dir(&destination)?;
             }
         }
-        must("sync", &["-f".as_ref(), destination.as_os_str()])
+        must("sync", &["-f".as_ref(), destination.as_os_str()])?;
+        Ok(chilled)
     }
 
     /// Makes `to` equal to `from`, with everything that the measured runs copy; says how many names had to go.
@@ -204,6 +207,7 @@ impl Fixtures {
             .args(["-aHAXS", "--numeric-ids", "--delete", "--itemize-changes"])
             .args([&from, &to])
             .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
             .output()?;
         if !output.status.success() {
             return Err(format!("{}: {}", self.rsync.display(), output.status).into());

@@ -166,9 +166,14 @@ impl Tools {
         fixtures: &Fixtures,
     ) -> Result<Sample> {
         let destination = fixtures.destination();
-        fixtures.reset(data)?;
+        let chilled = fixtures.reset(data)?;
         if workload.cold {
             Fixtures::chill()?;
+        } else if chilled {
+            for program in [&self.clonetool, &self.rsync] {
+                must(program, &["--version".as_ref()])?;
+            }
+            must("ssh", &["-V".as_ref()])?;
         }
         let _ = std::fs::remove_file(&self.counts);
         let mut command = self.command(tool, workload, flush, extra, &data.source, &destination);

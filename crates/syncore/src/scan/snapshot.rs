@@ -15,8 +15,8 @@ use crate::tree::{
     tree_digest,
 };
 
-/// How much memory the lines of single names may take for one tree in one process: those of some 300,000 names.
-pub const KEPT_LINES_BYTES: usize = 5 << 20;
+/// How much memory the lines of single names may take for one tree in one process: those of some 220,000 names.
+pub const KEPT_LINES_BYTES: usize = 7 << 19;
 
 /// A directory of the tree.
 #[derive(Debug, Clone, Copy)]

@@ -108,7 +108,7 @@ impl Transfer<'_> {
                 || self.left.contains(&number) && !is_delta_item(&item, self.delta)
             {
                 moved.push((number, item));
-                if moved.len() >= BATCH_FILES {
+                if moved.len() >= MESSAGE_FILES {
                     queue.push(Job::Moved(std::mem::take(&mut moved)), true);
                 }
             } else if !self.delta && is_copied(&item, self.in_place, is_apart(&self.view.rules, &item))

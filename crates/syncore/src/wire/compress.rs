@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use zstd::stream::raw::{CParameter, DParameter, Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
-/// The binary logarithm of how many bytes back a repetition is found. Both ends hold that much.
+/// The binary logarithm of how many bytes back a repetition is found. Both ends hold that much for each lane.
 const WINDOW_LOG: u32 = 24;
 
 /// Bytes of output asked for at once.

@@ -84,8 +84,15 @@ struct Packer {
     packed: Vec<u8>,
 }
 
+/// The stream while it is of use.
+struct Open {
+    stream: Box<dyn Write + Send>,
+    /// From when on the rate allows the next frame.
+    free_at: Instant,
+}
+
 struct StreamWriter {
-    writer: Mutex<Option<Box<dyn Write + Send>>>,
+    writer: Mutex<Option<Open>>,
     /// One for each content lane. Held from the compression to the end of the write, for the order of the one is that of
     /// the other.
     packers: [Mutex<Packer>; CONTENT_LANES as usize],
@@ -120,26 +127,25 @@ impl StreamWriter {
     fn write(&self, frame: &mut [u8], lane: u8, flags: u8) -> Result<Duration, WireError> {
         put_header(frame, lane, flags);
         let mut writer = self.writer.lock().map_err(thread_failed)?;
-        let open = writer.as_mut().ok_or_else(|| self.state.reason("it is closed"))?;
+        let Open { stream, free_at } = writer.as_mut().ok_or_else(|| self.state.reason("it is closed"))?;
+        // Holding the lock while waiting is what slows the other lanes, too.
+        while let Some(left) = free_at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            if self.state.aborted.load(Ordering::Relaxed) {
+                return Err(self.state.reason("it was cut on this side"));
+            }
+            std::thread::sleep(left.min(CANCEL_INTERVAL));
+        }
         let started = Instant::now();
-        if let Err(error) = self.write_pieces(open, frame) {
+        if let Some(rate) = self.bytes_per_second {
+            *free_at = started + Duration::from_secs_f64(frame.len() as f64 / rate.max(1) as f64);
+        }
+        if let Err(error) = self.write_pieces(stream, frame) {
             // Half a frame may be out; whatever followed it would be nonsense to the peer.
             *writer = None;
             return Err(self.state.reason(&error.to_string()));
         }
-        let elapsed = started.elapsed();
         self.traffic.sent.fetch_add(frame.len() as u64, Ordering::Relaxed);
-        if let Some(rate) = self.bytes_per_second {
-            let due = Duration::from_secs_f64(frame.len() as f64 / rate.max(1) as f64);
-            // Holding the lock while waiting is what slows the other lanes, too.
-            while let Some(left) = due.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) {
-                if self.state.aborted.load(Ordering::Relaxed) {
-                    return Err(self.state.reason("it was cut on this side"));
-                }
-                std::thread::sleep(left.min(CANCEL_INTERVAL));
-            }
-        }
-        Ok(elapsed)
+        Ok(started.elapsed())
     }
 
     fn write_pieces(&self, stream: &mut dyn Write, bytes: &[u8]) -> std::io::Result<()> {
@@ -429,7 +435,7 @@ impl Connection {
         traffic.received.store(heard, Ordering::Relaxed);
         let state = State::new(timeout, abort);
         let writer = Arc::new(StreamWriter {
-            writer: Mutex::new(Some(writer)),
+            writer: Mutex::new(Some(Open { stream: writer, free_at: Instant::now() })),
             packers: Default::default(),
             state: Arc::clone(&state),
             traffic: Arc::clone(&traffic),
@@ -511,6 +517,9 @@ fn read_frames(
         let Some(lane) = lanes.get(usize::from(header[4])) else {
             return Some(WireError::Protocol(format!("a frame for lane {}", header[4])));
         };
+        if header[4] == CONTROL && header[5] & STREAMED != 0 {
+            return Some(WireError::Protocol("content on the lane of the conversation".to_owned()));
+        }
         // A frame's limit is what a peer can make us set aside by announcing it.
         let mut payload = Vec::with_capacity(length);
         match Read::take(&mut *reader, length as u64).read_to_end(&mut payload) {

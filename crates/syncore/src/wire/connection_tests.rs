@@ -167,6 +167,79 @@ fn the_content_of_a_lane_is_read_without_that_of_the_other() {
 }
 
 #[test]
+fn a_lane_on_which_several_threads_send_stays_in_step() {
+    let (here, mut there) = connected();
+    let message = |number: u8| Message::Data(vec![number; 30_000]);
+    let sending: Vec<_> = [1, 1, 2]
+        .into_iter()
+        .map(|lane| {
+            let mut outgoing = here.outgoing.clone();
+            std::thread::spawn(move || {
+                (0..50).for_each(|number| outgoing.send(lane, message(number)).unwrap())
+            })
+        })
+        .collect();
+    let receiving = [(2, 50), (1, 100)].map(|(lane, count)| {
+        let mut lane = there.lanes.remove(lane);
+        std::thread::spawn(move || {
+            let mut heard = [0; 50];
+            for _ in 0..count {
+                let Message::Data(data) = lane.receive(&Silent).unwrap() else { panic!() };
+                assert_eq!(Message::Data(data.clone()), message(data[0]));
+                heard[usize::from(data[0])] += 1;
+            }
+            heard
+        })
+    });
+    sending.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(receiving.map(|thread| thread.join().unwrap()), [[1; 50], [2; 50]]);
+}
+
+#[test]
+fn what_becomes_too_much_ends_every_lane() {
+    let mut packed = vec![0; HEADER_BYTES];
+    let mut encoder = StreamEncoder::new(Some(1)).unwrap();
+    encoder.compress(&vec![0; 64 << 20], &mut packed).unwrap();
+    for (lane, why) in [(1, "becomes more than"), (CONTROL, "content on the lane of the conversation")] {
+        put_header(&mut packed, lane, STREAMED);
+        let (here, mut there) = pair().unwrap();
+        there.writer.write_all(&greeting()).unwrap();
+        there.writer.write_all(&packed).unwrap();
+        let mut here = Connection::over(here, Compression::Auto, None, Duration::from_secs(20)).unwrap();
+        for lane in [1, 2, 0] {
+            let received = here.lanes[lane].receive(&Silent);
+            assert!(
+                matches!(&received, Err(WireError::Protocol(said)) if said.contains(why)),
+                "{received:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_rate_holds_for_all_lanes_together() {
+    let (a, b) = pair().unwrap();
+    let over =
+        |stream, rate| Connection::over(stream, Compression::Off, rate, Duration::from_secs(20)).unwrap();
+    let there = std::thread::spawn(move || over(b, None));
+    let here = over(a, Some(1 << 20));
+    let mut there = there.join().unwrap();
+    let started = Instant::now();
+    let sending = [1, 2].map(|lane| {
+        let mut outgoing = here.outgoing.clone();
+        std::thread::spawn(move || (0..3).for_each(|_| outgoing.send(lane, data()).unwrap()))
+    });
+    for lane in [1, 2] {
+        (0..3).for_each(|_| assert_eq!(there.lanes[lane].receive(&Silent).unwrap(), data()));
+    }
+    for thread in sending {
+        thread.join().unwrap();
+    }
+    // Six times a quarter of a second, of which nobody waits for the last.
+    assert!(started.elapsed() >= Duration::from_millis(1250), "{:?}", started.elapsed());
+}
+
+#[test]
 fn a_message_that_does_not_fit_a_frame_is_an_error_and_not_a_broken_stream() {
     let (mut here, mut there) = connected();
     let long = Message::Data(vec![0; FRAME_LIMIT_BYTES + 1]);
