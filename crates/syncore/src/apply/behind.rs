@@ -67,7 +67,9 @@ impl Trail {
         }
         // A program cannot be run while anybody has it open for writing (`ETXTBSY`, execve(2)).
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let Ok(file) = openat(CWD, proc_path(file.as_fd()), flags, Mode::empty()) else { return };
+        let reader = openat(CWD, proc_path(file.as_fd()), flags, Mode::empty());
+        drop(file);
+        let Ok(file) = reader else { return };
         request(file.as_fd(), 0, length);
         let due = self.0.lock().map(|mut finished| finished.push(file, length)).unwrap_or_default();
         for (file, length) in due {

@@ -175,7 +175,7 @@ fn a_lane_on_which_several_threads_send_stays_in_step() {
         .map(|lane| {
             let mut outgoing = here.outgoing.clone();
             std::thread::spawn(move || {
-                (0..50).for_each(|number| outgoing.send(lane, message(number)).unwrap())
+                (0..50).for_each(|number| outgoing.send(lane, message(number)).unwrap());
             })
         })
         .collect();
