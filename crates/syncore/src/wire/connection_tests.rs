@@ -1,7 +1,11 @@
 //! Tests of connections.
 
+use std::time::Instant;
+
 use super::*;
-use crate::monitor::Silent;
+use crate::monitor::{Monitor, Silent};
+use crate::wire::compress::{StreamDecoder, StreamEncoder};
+use crate::wire::frame::{FRAME_LIMIT_BYTES, HEADER_BYTES, STREAMED, put_header};
 use crate::wire::pair;
 use crate::wire::state::HURRIED;
 

@@ -6,16 +6,22 @@
 
 mod compress;
 mod connection;
+mod frame;
 mod greeting;
+mod incoming;
 mod message;
+mod outgoing;
 mod state;
 mod transport;
 
-pub use connection::{CONTENT_LANES, CONTROL, Connection, FRAME_LIMIT_BYTES, Incoming, Outgoing, Traffic};
+pub use connection::Connection;
+pub use frame::{CONTENT_LANES, CONTROL, FRAME_LIMIT_BYTES, Traffic};
 pub use greeting::PROTOCOL_VERSION;
+pub use incoming::Incoming;
 pub use message::{
     Answer, Extra, Facts, Failure, Message, MovedFile, Open, Part, Question, Recovery, SmallFile, Start,
 };
+pub use outgoing::Outgoing;
 pub use transport::{ByteStream, Remote, TransportError, TransportKind, connect, pair};
 
 use thiserror::Error;
