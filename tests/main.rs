@@ -18,6 +18,7 @@ mod enroll;
 mod export;
 mod faults;
 mod fidelity;
+mod full;
 mod gates;
 mod harness;
 mod hold;

@@ -191,6 +191,36 @@ fn the_running_root_is_cloned_onto_a_disk_mounted_below_it() {
 }
 
 #[test]
+fn the_running_root_is_not_emptied_by_one_letter() {
+    let work = Workdir::new("mounts-letter");
+    let root = small_root(&work);
+    mount::tmpfs(&root.join("a"), "size=4m");
+    write(&root.join("a/etc/hostname"), "production\n");
+    (0..600).for_each(|number| write(&root.join(format!("srv/file-{number}")), "of this host\n"));
+    let chroot = ["chroot", root.to_str().expect("a path")];
+    let clone = |more: &[&str], to: &str| {
+        let words = ["clone", "--json", "-x", "--delete", "/a", to];
+        clonetool_by(&chroot, "/usr/bin/clonetool", words.iter().chain(more))
+    };
+    let refused = clone(&[], "/").expect_code(3);
+    assert!(refused.stderr.contains("601 of 601 in /srv"), "{}", refused.describe());
+    assert_eq!(entries(&root.join("srv")), 600);
+    // A root that is only mounted here may be emptied: that is what a clone onto it does.
+    fs::create_dir_all(root.join("b/srv")).expect("mkdir");
+    (0..600).for_each(|number| write(&root.join(format!("b/srv/file-{number}")), "old\n"));
+    clone(&[], "/b").expect_code(0);
+    assert!(!root.join("b/srv").exists());
+    // And so may this one by who has read the plan.
+    let planned =
+        clone(&["-n", "--exclude", "/usr/", "--exclude", "/lib*", "--exclude", "/b/"], "/").expect_code(0);
+    let id = planned.summary()["plan"].as_str().expect("a plan").to_owned();
+    let excluded = ["--exclude", "/usr/", "--exclude", "/lib*", "--exclude", "/b/", "--approve"];
+    clone(&[&excluded[..], &["0123456789abcdef"]].concat(), "/").expect_code(3).expect_stderr("was approved");
+    clone(&[&excluded[..], &[&id]].concat(), "/").expect_code(0);
+    assert!(!root.join("srv").exists());
+}
+
+#[test]
 fn the_running_root_is_not_cloned_into_a_directory_of_itself() {
     let work = Workdir::new("mounts-itself");
     let root = small_root(&work);

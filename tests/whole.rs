@@ -317,7 +317,7 @@ fn only_so_many_runs_are_kept() {
     assert_eq!(listed.lines().count(), 3, "{listed}");
     // The way back to the third state is kept, the one to the second is not.
     clonetool(["rollback", &profile, "--to", "2", "--root", &standby])
-        .expect_code(1)
+        .expect_code(3)
         .expect_stderr("not kept any more");
     assert_eq!(fs::read(pair.standby.join("counter")).unwrap(), b"5\n");
     clonetool(["rollback", &profile, "--to", "3", "--root", &standby]).expect_code(0);

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use syncore::profile::{Profile, Transport};
+use syncore::profile::{Limits, Profile, Transport};
 use syncore::rules::{Action, Origin, Rule};
 use syncore::session::{Location, Options};
 use syncore::tree::escape;
@@ -147,6 +147,18 @@ pub(crate) struct ChangeOptions {
     no_durable: bool,
 }
 
+/// What one run may delete beyond its limit.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Changing the destination")]
+pub(crate) struct DeleteOptions {
+    /// Let this one run delete up to N entries, whatever its limit says
+    #[arg(long, value_name = "N", conflicts_with = "approve")]
+    allow_deletes: Option<u64>,
+    /// Run exactly the plan with this id, as it was printed and read, whatever it deletes
+    #[arg(long, value_name = "PLAN-ID")]
+    approve: Option<String>,
+}
+
 /// What is printed.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
@@ -169,6 +181,19 @@ pub(crate) struct OutputOptions {
     /// Append what happens to FILE, with the time of each line
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
+}
+
+impl DeleteOptions {
+    pub(crate) fn apply(&self, options: &mut Options) {
+        if let Some(max_entries) = self.allow_deletes {
+            options.limits = Some(Limits { max_entries, max_percent: 0 });
+        }
+        if let Some(plan) = &self.approve {
+            // Where nothing limits a run, what was approved is all that it may do.
+            options.limits.get_or_insert_default();
+            options.approved = Some(plan.clone());
+        }
+    }
 }
 
 impl ConnectionOptions {

@@ -160,7 +160,7 @@ impl From<SessionError> for CommandError {
             }
             // What is mounted decides over it as much as the arguments do.
             SessionError::DestinationInsideSource { .. } => Self::new(Kind::Refused, text)
-                .hint("exclude the destination, or stay on one filesystem with --one-file-system"),
+                .hint("exclude the destination, or have it on another filesystem and stay on one with --one-file-system"),
             SessionError::Root { role, .. } => {
                 Self::failed(text).hint(format!("check that the {role} is there, mounted, and may be read"))
             }
@@ -175,9 +175,9 @@ impl From<SessionError> for CommandError {
             SessionError::Wire(wire) => wire.into(),
             SessionError::Peer(_) => Self::new(Kind::Peer, text),
             SessionError::Cancelled => Self::new(Kind::Interrupted, text),
-            SessionError::Fatal { .. } => {
-                Self::failed(text).hint("nothing is half-written; run the same command again to continue")
-            }
+            SessionError::Fatal { .. } => Self::failed(text).hint(
+                "nothing is half-written; mend what it names, and run the same command again to continue",
+            ),
             // A new kind of error is a failure until this table says more.
             _ => Self::failed(text),
         }
@@ -241,7 +241,7 @@ impl From<ImageError> for CommandError {
                 Self::new(Kind::Refused, text).hint("name another file, or replace it with --force")
             }
             ImageError::WithinSource { .. } => Self::new(Kind::Refused, text)
-                .hint("write it elsewhere, exclude it, or stay on one filesystem with --one-file-system"),
+                .hint("write it to another filesystem and stay on one with --one-file-system, or exclude it"),
             ImageError::NotEmpty { .. } => Self::new(Kind::Refused, text)
                 .hint("restore to an empty directory or a new filesystem; nothing was changed"),
             ImageError::NoImage { .. } | ImageError::Damaged { .. } => {
@@ -366,7 +366,7 @@ mod tests {
                 },
                 3,
                 "clonetool: the walk of / would reach the destination /a\n  \
-                 exclude the destination, or stay on one filesystem with --one-file-system",
+                 exclude the destination, or have it on another filesystem and stay on one with --one-file-system",
             ),
             (
                 SessionError::Root { role: "source", path: "/x".into(), reason: "No such file".into() },
@@ -406,7 +406,7 @@ mod tests {
                 SessionError::Fatal { operation: "flush", reason: "I/O error".into() },
                 1,
                 "clonetool: cannot flush: I/O error\n  \
-                 nothing is half-written; run the same command again to continue",
+                 nothing is half-written; mend what it names, and run the same command again to continue",
             ),
             (
                 SessionError::Cancelled,

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::sync::{Lifted, RunArguments};
+use super::sync::RunArguments;
+use crate::arguments::DeleteOptions;
 use crate::error::CommandError;
 use crate::run::{Outcome, Purpose};
 
@@ -17,6 +18,6 @@ pub(crate) struct PlanArguments {
 
 impl PlanArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
-        self.profile.run(Purpose::Plan, Lifted::default(), None)
+        self.profile.run(Purpose::Plan, &DeleteOptions::default(), None)
     }
 }

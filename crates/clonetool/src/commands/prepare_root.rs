@@ -18,7 +18,7 @@ use crate::ui::{self, preparation};
 /// firmware and distribution are found out and shown. The last line is READY, PENDING or FAILED.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit codes: 0 READY, 11 PENDING (commands are left to be run), 1 FAILED, 2 usage, 3 refused, nothing changed")]
+Exit codes: 0 READY, 11 PENDING (commands are left to be run), 1 FAILED, 2 usage, 3 refused, nothing changed; a dry run that could be made: 0")]
 pub(crate) struct PrepareRootArguments {
     /// Prepare the root that is mounted here
     root: PathBuf,

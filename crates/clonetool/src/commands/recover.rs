@@ -33,7 +33,7 @@ pub(crate) struct RecoverArguments {
 impl RecoverArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
         let (text, outcome) = match recover(&self.root, &self.records)? {
-            Recovered::Nothing => ("No run was interrupted\n".to_owned(), Outcome::Done),
+            Recovered::Nothing => (nothing(&self.root)?, Outcome::Done),
             Recovered::Reverted => {
                 let text =
                     "A run was interrupted before it had changed anything; what it had staged is removed\n";
@@ -77,4 +77,11 @@ pub(super) fn recover(root: &Path, records: &RecordsOptions) -> Result<Recovered
         }
     }
     Ok(recovered)
+}
+
+/// That no run was interrupted, and what else that may mean.
+fn nothing(root: &Path) -> Result<String, CommandError> {
+    let bare = session::state(root)?.generation == 0;
+    let doubt = "\nNo run that changes all or nothing ever ended here: is all of the root mounted?";
+    Ok(format!("No run was interrupted{}\n", if bare { doubt } else { "" }))
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use syncore::apply::{Back, Generation, MadeBy};
 use syncore::monitor::Silent;
 use syncore::record::RunKind;
-use syncore::session;
+use syncore::session::{self, SessionError};
 use syncore::tree::RelPath;
 
 use super::recover::recover;
@@ -55,7 +55,7 @@ impl RollbackArguments {
         }
         let kept = session::generations(&self.root)?;
         if self.list {
-            ui::print(&list(kept.iter().filter(|generation| generation.profile == profile)))?;
+            ui::print(&list(&profile, &kept))?;
             return Ok(Outcome::Done);
         }
         if !kept.iter().any(|generation| generation.profile == profile) {
@@ -67,9 +67,10 @@ impl RollbackArguments {
         };
         let paths = self.path.iter().map(path).collect::<Result<Vec<_>, _>>()?;
         // What cannot be is said before anything is done, and is no run.
-        let planned = session::roll_back(&self.root, &profile, self.to, &paths, true, &Silent)?;
+        let planned = session::roll_back(&self.root, &profile, self.to, &paths, true, &Silent)
+            .map_err(|error| self.seen_in_list(error))?;
         if self.dry_run {
-            ui::print(&report(&planned, true))?;
+            ui::print(&self.report(&planned, &paths))?;
             return Ok(Outcome::of_problems(&planned.problems));
         }
         let recorder = Recorder::begin(&self.records, RunKind::Rollback, &profile, !paths.is_empty());
@@ -78,22 +79,75 @@ impl RollbackArguments {
         let back = result.map_err(CommandError::from).inspect_err(|error| recorder.failed(error))?;
         let outcome = Outcome::of_problems(&back.problems);
         recorder.restored(back.state, &back.undone, &back.problems, outcome);
-        ui::print(&report(&back, false))?;
+        ui::print(&self.report(&back, &paths))?;
         Ok(outcome)
+    }
+
+    /// Says where the ways back are, if there is none of the kind that was asked for.
+    fn seen_in_list(&self, error: SessionError) -> CommandError {
+        let refused = matches!(error, SessionError::Refused(_));
+        let error = CommandError::from(error);
+        let list =
+            format!("what can be undone: clonetool rollback {} --list{}", self.profile.display(), self.at());
+        if refused { error.hint(list) } else { error }
+    }
+
+    /// What a command about the same root takes.
+    fn at(&self) -> String {
+        match self.root.as_os_str() == "/" {
+            true => String::new(),
+            false => format!(" --root {}", self.root.display()),
+        }
+    }
+
+    fn report(&self, back: &Back, paths: &[RelPath]) -> String {
+        let mut text = String::new();
+        for path in &back.paths {
+            let changed = back.changed_since.contains(path);
+            text += &format!("{path}{}\n", if changed { "  (changed here since)" } else { "" });
+        }
+        for problem in &back.problems {
+            text += &format!("{problem}\n");
+        }
+        let states: Vec<String> = back.undone.iter().map(ToString::to_string).collect();
+        let states = states.join(", ");
+        let count = match back.paths.len() {
+            1 => "1 path".to_owned(),
+            count => format!("{count} paths"),
+        };
+        let at = self.at();
+        let part = if paths.is_empty() { "" } else { " there" };
+        text += &if self.dry_run {
+            format!("{count} would be put back by undoing{part} what led to state {states}\n")
+        } else {
+            format!(
+                "{count} put back: what led to state {states} is undone{part}\n\
+                 No run changes this standby until: clonetool schedule resume{at}\n"
+            )
+        };
+        text
     }
 }
 
 /// That there is no such profile here, and which ones there are: it may have been called by another name.
 fn not_kept(profile: &str, kept: &[Generation]) -> CommandError {
-    let others: BTreeSet<&str> = kept.iter().map(|generation| &generation.profile[..]).collect();
-    let others = others.into_iter().collect::<Vec<_>>().join(", ");
-    let error = CommandError::failed(format!("no run of {profile} is kept that could be undone"));
-    if others.is_empty() { error } else { error.hint(format!("kept are runs of: {others}")) }
+    let error = CommandError::refused(format!("no run of {profile} is kept that could be undone"));
+    match others(kept) {
+        Some(others) => error.hint(others),
+        None => error,
+    }
 }
 
-fn list<'a>(kept: impl Iterator<Item = &'a Generation>) -> String {
+/// Of which profiles runs are kept.
+fn others(kept: &[Generation]) -> Option<String> {
+    let profiles: BTreeSet<&str> = kept.iter().map(|generation| &generation.profile[..]).collect();
+    let profiles: Vec<&str> = profiles.into_iter().collect();
+    (!profiles.is_empty()).then(|| format!("kept are runs of: {}", profiles.join(", ")))
+}
+
+fn list(profile: &str, kept: &[Generation]) -> String {
     let mut text = String::new();
-    for generation in kept {
+    for generation in kept.iter().filter(|generation| generation.profile == profile) {
         let when = ui::log::utc(generation.committed_seconds);
         let what = match generation.made_by {
             MadeBy::Sync => "sync".to_owned(),
@@ -103,30 +157,8 @@ fn list<'a>(kept: impl Iterator<Item = &'a Generation>) -> String {
         text += &format!("{:>6}  {when}  {:>7} changes  {what}\n", generation.number, generation.changes);
     }
     if text.is_empty() {
-        text += "No run of this profile is kept\n";
+        let others = others(kept).map(|others| format!("; {others}")).unwrap_or_default();
+        text += &format!("No run of {profile} is kept{others}\n");
     }
-    text
-}
-
-fn report(back: &Back, dry_run: bool) -> String {
-    let mut text = String::new();
-    for path in &back.paths {
-        let changed = back.changed_since.contains(path);
-        text += &format!("{path}{}\n", if changed { "  (changed here since)" } else { "" });
-    }
-    for problem in &back.problems {
-        text += &format!("{problem}\n");
-    }
-    let states: Vec<String> = back.undone.iter().map(ToString::to_string).collect();
-    let states = states.join(", ");
-    text += &if dry_run {
-        format!("{} paths would be put back by undoing the runs to state {states}\n", back.paths.len())
-    } else {
-        format!(
-            "{} paths are put back: the runs to state {states} are undone\n\
-             No run changes this standby until: clonetool schedule resume\n",
-            back.paths.len()
-        )
-    };
     text
 }

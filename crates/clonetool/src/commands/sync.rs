@@ -5,12 +5,14 @@ use std::path::Path;
 
 use clap::Args;
 use syncore::prepare::PRODUCTION;
-use syncore::profile::{CommitMode, Limits, Profile, Row, Whole};
+use syncore::profile::{CommitMode, Profile, Row, Whole};
 use syncore::record::RunKind;
 use syncore::rules::Class;
 use syncore::session::{Job, Location, Options};
 
-use crate::arguments::{ChangeOptions, ConnectionOptions, OutputOptions, ProfileArguments, ScopeOptions};
+use crate::arguments::{
+    ChangeOptions, ConnectionOptions, DeleteOptions, OutputOptions, ProfileArguments, ScopeOptions,
+};
 use crate::error::CommandError;
 use crate::profiles;
 use crate::recorder::Recorder;
@@ -29,12 +31,8 @@ pub(crate) struct SyncArguments {
     /// Make the plan, print it and stop
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Let this one run delete up to N entries, whatever the profile says
-    #[arg(long, value_name = "N", conflicts_with = "approve")]
-    allow_deletes: Option<u64>,
-    /// Run exactly the plan with this id, as it was printed and read, whatever it deletes
-    #[arg(long, value_name = "PLAN-ID")]
-    approve: Option<String>,
+    #[command(flatten)]
+    deletes: DeleteOptions,
     #[command(flatten)]
     unattended: UnattendedOptions,
     #[command(flatten)]
@@ -56,18 +54,10 @@ pub(super) struct RunArguments {
     output: OutputOptions,
 }
 
-/// What is allowed to one run beyond its profile.
-#[derive(Debug, Default)]
-pub(super) struct Lifted {
-    deletes: Option<u64>,
-    approved: Option<String>,
-}
-
 impl SyncArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
-        let lifted = Lifted { deletes: self.allow_deletes, approved: self.approve.clone() };
         if self.dry_run {
-            return self.what.run(Purpose::Plan, lifted, None);
+            return self.what.run(Purpose::Plan, &self.deletes, None);
         }
         let recorder = Recorder::begin(
             &self.records,
@@ -76,7 +66,7 @@ impl SyncArguments {
             self.what.scope.any(),
         )
         .telling(&self.unattended);
-        self.what.run(Purpose::Change, lifted, Some(recorder))
+        self.what.run(Purpose::Change, &self.deletes, Some(recorder))
     }
 }
 
@@ -84,13 +74,13 @@ impl RunArguments {
     pub(super) fn run(
         &self,
         purpose: Purpose,
-        lifted: Lifted,
+        deletes: &DeleteOptions,
         recorder: Option<Recorder>,
     ) -> Result<Outcome, CommandError> {
-        run::execute_recorded(purpose, &self.output, recorder, |ui| self.work(purpose, lifted, ui))
+        run::execute_recorded(purpose, &self.output, recorder, |ui| self.work(purpose, deletes, ui))
     }
 
-    fn work(&self, purpose: Purpose, lifted: Lifted, ui: &Ui) -> Result<Undertaking, CommandError> {
+    fn work(&self, purpose: Purpose, deletes: &DeleteOptions, ui: &Ui) -> Result<Undertaking, CommandError> {
         let (profile, source, destination) = self.profile.load(&self.connection)?;
         ui.profile(&profile);
         if let Location::Local(root) = &source {
@@ -110,11 +100,8 @@ impl RunArguments {
         self.scope.apply(Some(&profile), &mut options);
         self.connection.apply(&mut options)?;
         options.whole = whole(&profile, &self.profile.profile);
-        options.limits = Some(match lifted.deletes {
-            Some(max_entries) => Limits { max_entries, max_percent: 0 },
-            None => profile.delete.limits,
-        });
-        options.approved = lifted.approved;
+        options.limits = Some(profile.delete.limits);
+        deletes.apply(&mut options);
         if options.whole.is_some() && options.in_place {
             return Err(CommandError::usage(
                 "--in-place changes files as it goes, and this profile all or nothing",

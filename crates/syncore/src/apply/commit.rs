@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{
     AtFlags, Mode, OFlags, RenameFlags, linkat, mkdirat, openat, renameat, renameat_with, unlinkat,
@@ -51,6 +51,8 @@ pub struct Committer {
     pending: Mutex<Vec<(Staged, Item)>>,
     locks: Mutex<Vec<(RelPath, u32)>>,
     failed: Mutex<HashSet<RelPath>>,
+    /// The first path that there was no room for.
+    without_room: OnceLock<RelPath>,
     /// What is to leave memory soon.
     pub(super) trail: Trail,
     /// Where everything is written down first, in a run that changes all or nothing.
@@ -74,6 +76,7 @@ impl Committer {
             pending: Mutex::default(),
             locks: Mutex::default(),
             failed: Mutex::default(),
+            without_room: OnceLock::new(),
             trail: Trail::default(),
             whole: None,
         }
@@ -100,7 +103,21 @@ impl Committer {
     }
 
     pub(super) fn io(&self, path: &RelPath, operation: Operation, error: Errno) {
-        self.fail(path, operation, std::io::Error::from(error));
+        self.cannot_write(path, operation, &std::io::Error::from(error).into());
+    }
+
+    /// Records that an item could not be carried out, and remembers if that was for want of room.
+    pub fn cannot_write(&self, path: &RelPath, operation: Operation, error: &WriteError) {
+        if error.is_for_want_of_room() {
+            let _ = self.without_room.set(path.clone());
+        }
+        self.fail(path, operation, error);
+    }
+
+    /// The first path that there was no room for.
+    #[must_use]
+    pub fn without_room(&self) -> Option<&RelPath> {
+        self.without_room.get()
     }
 
     /// Whether any item could not be carried out.
@@ -173,9 +190,9 @@ impl Committer {
     ) {
         let state = if may_have_xattrs { XattrState::Some } else { XattrState::None };
         for failure in set(pinned, &item.entry, attributes, state) {
-            self.problems.note(&item.path, failure.operation, &failure.reason);
-            if self.is_whole() && failure.fault().is_some() {
-                self.give_up(&item.path);
+            match failure.fault() {
+                Some(fault) if self.is_whole() => self.io(&item.path, failure.operation, fault),
+                _ => self.problems.note(&item.path, failure.operation, &failure.reason),
             }
         }
     }

@@ -23,8 +23,8 @@ pub use copy::Copied;
 pub use directory::{Directories, Directory};
 pub use stage::{FileWriter, WriteError};
 pub use whole::{
-    Back, Generation, Ledger, MadeBy, OnTheWay, Recovered, generation, generations, is_interrupted,
-    last_change, left_over, recover, roll_back, suspended, unsuspend,
+    Back, BackError, Generation, Ledger, MadeBy, OnTheWay, Recovered, generation, generations,
+    is_interrupted, last_change, left_over, recover, roll_back, suspended, unsuspend,
 };
 
 pub(crate) use displace::{directory_like, displace, exchange, replace};

@@ -6,6 +6,7 @@
 //! them, and the file's times say whether they still were what they had been. What can go wrong: the run ends in the
 //! middle. A dropped writer removes its file; what a killed process leaves has a name that the next run recognises.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -41,6 +42,15 @@ pub enum WriteError {
     /// The sender described something impossible.
     #[error("{0}")]
     Delta(#[from] SignatureError),
+}
+
+impl WriteError {
+    /// Whether the filesystem is full, or the quota.
+    #[must_use]
+    pub fn is_for_want_of_room(&self) -> bool {
+        let Self::Io(error) = self else { return false };
+        matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    }
 }
 
 impl From<Errno> for WriteError {
@@ -427,7 +437,7 @@ impl FileWriter {
 pub(super) fn write_full(fd: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<(), WriteError> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(fd, bytes, offset) {
-            Ok(0) => return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),
+            Ok(0) => return Err(std::io::Error::from(ErrorKind::WriteZero).into()),
             Ok(written) => {
                 bytes = &bytes[written..];
                 offset += written as u64;

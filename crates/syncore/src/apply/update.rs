@@ -137,7 +137,7 @@ impl Committer {
                 self.place_file(item, writer, None)
             });
         if let Err(error) = written {
-            self.fail(&item.path, Operation::Write, error);
+            self.cannot_write(&item.path, Operation::Write, &error);
         }
     }
 }

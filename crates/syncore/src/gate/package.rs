@@ -63,6 +63,8 @@ pub(super) fn look(root: &Root) -> Packages {
         let fd = match open(root, path) {
             Ok(fd) => fd,
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => continue,
+            // `/lib` of a merged `/usr` is a link (file-hierarchy(7)); the same file is looked at below that.
+            Err(rustix::io::Errno::LOOP) if path.starts_with("lib/") => continue,
             Err(error) => {
                 let error = std::io::Error::from(error);
                 packages
@@ -186,6 +188,20 @@ pub(super) fn ask(asked: &Asked<'_>) -> Result<String, No> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_merged_usr_is_no_obstacle() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(temp.path().join("usr/lib/apk/db")).unwrap();
+        std::os::unix::fs::symlink("usr/lib", temp.path().join("lib")).unwrap();
+        let root = Root::open(temp.path()).unwrap();
+        assert_eq!(look(&root), Packages::default());
+        let lock = std::fs::File::create(temp.path().join("usr/lib/apk/db/lock")).unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let found = look(&root);
+        assert_eq!(found.busy, ["apk is at work: /usr/lib/apk/db/lock is held"]);
+        assert!(found.unknown.is_empty(), "{found:?}");
+    }
 
     #[test]
     fn only_what_is_neither_installed_nor_gone_is_half_done() {

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::apply::{ELSEWHERE, PLAIN_HOME};
-use crate::profile::SNAPSHOT_DIRECTORY;
+use crate::profile::{Limits, SNAPSHOT_DIRECTORY};
 use crate::rules::{self, Action, Class, Origin, Rule, RuleSet, Scope, Treatment};
 use crate::scan::{Boundaries, Mount, Root, mounts_below};
 use crate::session::{Job, SessionError};
@@ -46,19 +46,22 @@ pub(crate) fn is_empty(root: &Root) -> bool {
     true
 }
 
-/// What can be said of a root that is not there yet; its parent must be.
-pub(crate) fn facts_of_missing(path: &Path) -> Result<Facts, SessionError> {
-    let parent = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => path,
-    };
+/// What can be said of a root that is not there yet; its parent must be, unless something else would make that.
+pub(crate) fn facts_of_missing(path: &Path, parent_comes: bool) -> Result<Facts, SessionError> {
+    let mut parents = path.ancestors().skip(1).map(|parent| match parent.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => parent,
+    });
+    let there = |parent: &&Path| !parent_comes || std::fs::symlink_metadata(parent).is_ok();
+    let parent = parents.find(there).unwrap_or(path);
     let root = open_root(parent, "destination")?;
     let mut canonical = root.canonical_path().unwrap_or_default();
-    if canonical != b"/" {
-        canonical.push(b'/');
+    for name in path.strip_prefix(parent).unwrap_or(path) {
+        if canonical != b"/" {
+            canonical.push(b'/');
+        }
+        canonical.extend_from_slice(name.as_bytes());
     }
-    canonical.extend_from_slice(path.file_name().unwrap_or_default().as_bytes());
     Ok(Facts {
         root: canonical,
         boot_id: boot_id(),
@@ -126,11 +129,16 @@ pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) ->
         durable: options.durable,
         in_place: options.in_place,
         whole: options.whole.clone(),
-        limits: options.limits,
+        limits: options.limits.or_else(|| limits_of_running(standby, options.delete)),
         approved: options.approved.clone(),
         delta,
         names: draw_names(),
     })
+}
+
+/// One slip of the hand must not empty the root that a host runs from, whatever else may be deleted without limit.
+fn limits_of_running(standby: &Facts, delete: bool) -> Option<Limits> {
+    (delete && standby.root == b"/").then(Limits::default)
 }
 
 /// What a run keeps to itself: on the standby one that changes all or nothing, on the source one that reads a snapshot.

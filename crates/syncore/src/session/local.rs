@@ -84,7 +84,8 @@ impl LocalSource<'_> {
                 match &opened {
                     Ok((from, to)) => self.copy(receiver, &item, from, to),
                     Err((operation, error)) => {
-                        receiver.committer.fail(&item.path, *operation, std::io::Error::from(*error));
+                        let error = std::io::Error::from(*error).into();
+                        receiver.committer.cannot_write(&item.path, *operation, &error);
                     }
                 }
                 receiver.settled(number, &item, outgoing)?;
@@ -108,6 +109,9 @@ impl LocalSource<'_> {
             let reason = "it is the standby's own in part, which the rules of this run do not know";
             return receiver.committer.fail(&item.path, Operation::Protect, reason);
         }
+        if receiver.is_out_of_room() {
+            return receiver.committer.give_up(&item.path);
+        }
         let Ok(name) = std::ffi::CString::new(item.path.name().unwrap_or_default()) else { return };
         let read_failed = |reason: &dyn std::fmt::Display| {
             receiver.committer.fail(&item.path, Operation::Read, reason);
@@ -125,8 +129,8 @@ impl LocalSource<'_> {
                     return self.monitor.changed(&item.path, &item.change);
                 }
                 Ok(Copied::Moved) => {}
-                Err(WriteError::Io(error)) => {
-                    return receiver.committer.fail(&item.path, Operation::Write, error);
+                Err(error @ WriteError::Io(_)) => {
+                    return receiver.committer.cannot_write(&item.path, Operation::Write, &error);
                 }
                 Err(error) => return read_failed(&error),
             }

@@ -62,7 +62,7 @@ pub(super) fn check(
         let Some((top, part, of)) = count.excess(snapshot, limits) else { continue };
         return Err(SessionError::Refused(format!(
             "the plan {verb} {} entries{how}, {part} of {of} in /{}: more than {} and more than {} % of a directory; \
-             read it with `clonetool plan`, and if it is right, run it with --approve {id} or --allow-deletes {}",
+             read it with --dry-run, and if it is right, run it with --approve {id} or --allow-deletes {}",
             count.all,
             crate::tree::escape(&top),
             limits.max_entries,
@@ -88,7 +88,7 @@ impl Count {
         }
     }
 
-    /// A directory of which more goes than may, how much of it, and how much it has.
+    /// Of the directories of which more goes than may the one that loses most, how much of it, and how much it has.
     fn excess(&self, snapshot: &Snapshot, limits: &Limits) -> Option<(Vec<u8>, u64, u64)> {
         if self.all <= limits.max_entries {
             return None;
@@ -96,7 +96,8 @@ impl Count {
         let of = |top: &[u8]| 1 + snapshot.tops.get(top).copied().unwrap_or_default();
         let share =
             |part: u64, of: u64| u128::from(part) * 100 > u128::from(limits.max_percent) * u128::from(of);
-        let (top, part) = self.by_top.iter().find(|(top, part)| share(**part, of(top)))?;
+        let exceeded = self.by_top.iter().filter(|(top, part)| share(**part, of(top)));
+        let (top, part) = exceeded.max_by_key(|(_, part)| **part)?;
         Some((top.clone(), *part, of(top)))
     }
 }

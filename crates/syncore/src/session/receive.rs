@@ -138,9 +138,19 @@ impl<'a> Receiver<'a> {
         self.directories();
         self.without_content();
         if self.needing > 0 {
-            self.content(outgoing, lanes)?;
+            self.content(outgoing, lanes).map_err(|error| self.no_room().unwrap_or(error))?;
         }
         Ok(())
+    }
+
+    /// Whether nothing more needs to come: a run that changes all or nothing cannot have all.
+    pub(super) fn is_out_of_room(&self) -> bool {
+        self.committer.is_whole() && self.committer.without_room().is_some()
+    }
+
+    fn no_room(&self) -> Option<SessionError> {
+        let path = self.committer.without_room().filter(|_| self.committer.is_whole())?;
+        Some(stopped(format!("there is no room for {path}: make room on its filesystem")))
     }
 
     /// Carries out the rest of the plan. In a run that changes all or nothing `may_commit` has the last word.
@@ -180,8 +190,9 @@ impl<'a> Receiver<'a> {
         if !self.committer.is_whole() || self.plan.is_empty() {
             return Ok(());
         }
-        let stopped =
-            |reason| SessionError::Fatal { operation: "commit the run, and nothing was changed", reason };
+        if let Some(error) = self.no_room() {
+            return Err(error);
+        }
         let is_critical = |path: &RelPath| is_system(path) || self.view.rules.decide(path, false).auth_set;
         if let Some(path) = self.committer.failed().into_iter().find(is_critical) {
             let reason = format!("{path} could not be brought, and the system would be half of another one");
@@ -190,7 +201,10 @@ impl<'a> Receiver<'a> {
         // A directory stays when what was to take its place cannot be had.
         self.replaced_directories().iter().for_each(|item| self.committer.keep_if_failed(&item.path));
         // Now, so that little is left to be done between the answer and the first change.
-        self.committer.directories.flush().map_err(|error| unfinished(&error.into()))?;
+        self.committer
+            .directories
+            .flush()
+            .map_err(|error| stopped(std::io::Error::from(error).to_string()))?;
         may_commit()?;
         // Readers that take the lock see all of the set from before or all of it from after.
         let set = self.auth.lock().map(|mut auth| auth.take()).unwrap_or_default();
@@ -209,7 +223,10 @@ impl<'a> Receiver<'a> {
         directories
             .filter(|item| !matches!(item.change, Change::Delete(_)))
             .for_each(|item| self.committer.plan_directory(&item));
-        self.committer.commit().map_err(|error| unfinished(&error))
+        self.committer.commit().map_err(|error| match self.committer.is_untouched() {
+            true => stopped(error.to_string()),
+            false => unfinished(&error),
+        })
     }
 
     /// What is deleted at the end; what was in the way of something else is gone already.
@@ -430,6 +447,11 @@ fn is_system(path: &RelPath) -> bool {
     let below =
         |top: &[u8]| path.as_bytes().strip_prefix(top).is_some_and(|rest| rest.first() == Some(&b'/'));
     CRITICAL.iter().any(|top| below(top))
+}
+
+/// Why a run that changes all or nothing ended before it changed anything.
+fn stopped(reason: String) -> SessionError {
+    SessionError::Fatal { operation: "commit the run, and nothing was changed", reason }
 }
 
 fn unfinished(error: &std::io::Error) -> SessionError {

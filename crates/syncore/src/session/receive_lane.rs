@@ -59,6 +59,9 @@ impl<'a> Lane<'a> {
     /// When the connection fails, or the sender breaks the protocol. What cannot be written is a problem of its path.
     pub(super) fn work(mut self) -> Result<(), WireError> {
         loop {
+            if self.receiver.is_out_of_room() {
+                return Err(WireError::Cancelled);
+            }
             match self.incoming.receive(self.receiver.monitor)? {
                 Message::Files(files) => files.iter().try_for_each(|file| self.small(file))?,
                 Message::Moved(files) => files.iter().try_for_each(|file| self.moved(file))?,
@@ -153,7 +156,7 @@ impl<'a> Lane<'a> {
                 self.receiver.literal_bytes.fetch_add(length, Ordering::Relaxed);
                 self.receiver.monitor.changed(&item.path, &item.change);
             }
-            Err(error) => self.receiver.committer.fail(&item.path, Operation::Write, error),
+            Err(error) => self.receiver.committer.cannot_write(&item.path, Operation::Write, &error),
         }
         self.receiver.settled(file.item, &item, &mut self.outgoing)
     }
@@ -182,7 +185,7 @@ impl<'a> Lane<'a> {
             Err(WriteError::Mismatch) if self.retry(file.item) => {
                 return self.ask_for_whole(file.item);
             }
-            Err(error) => self.receiver.committer.fail(&item.path, Operation::Link, error),
+            Err(error) => self.receiver.committer.cannot_write(&item.path, Operation::Link, &error),
         }
         self.receiver.settled(file.item, &item, &mut self.outgoing)
     }
@@ -234,6 +237,11 @@ impl<'a> Lane<'a> {
                 writer.position().checked_add(length).is_some_and(|end| end <= current.item.entry.size_bytes);
             let result = if fits { write(writer) } else { Err(WriteError::Mismatch) };
             if let Err(error) = result {
+                if error.is_for_want_of_room() {
+                    // What is still to come of it is not waited for.
+                    let (committer, path) = (&self.receiver.committer, &current.item.path);
+                    committer.cannot_write(path, Operation::Write, &error);
+                }
                 current.writer = Err(error);
             }
         }
@@ -289,7 +297,7 @@ impl<'a> Lane<'a> {
                 return self.ask_for_whole(number);
             }
             Err(error) => {
-                receiver.committer.fail(&item.path, Operation::Write, error);
+                receiver.committer.cannot_write(&item.path, Operation::Write, &error);
                 if auth {
                     receiver.auth_file(None);
                 }

@@ -12,7 +12,7 @@ use crate::apply::{self, Committer, Directories, Ledger, NamesOf, Problems};
 use crate::gate::Host;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Item, Plan};
-use crate::prepare::{Standby, own_rules};
+use crate::prepare::{PRODUCTION, Standby, own_rules};
 use crate::problem::Problem;
 use crate::rules::{Rule, RuleSet, Treatment};
 use crate::scan::{Root, Snapshot, View, mounts_below};
@@ -50,7 +50,9 @@ impl Receiving {
         let path = path.to_owned();
         let root = match agree::open_root(&path, "destination") {
             Err(_) if std::fs::symlink_metadata(&path).is_err_and(|e| e.kind() == ErrorKind::NotFound) => {
-                let facts = agree::facts_of_missing(&path)?;
+                // What holds production's own would have been made by the first part of the same run.
+                let parent_comes = dry_run && path.ends_with(PRODUCTION);
+                let facts = agree::facts_of_missing(&path, parent_comes)?;
                 let own = Vec::new();
                 return Ok(Self { path, root: None, facts, own, standby: None, dry_run, _lock: None });
             }
@@ -308,7 +310,10 @@ fn carry_out(
 ) -> Result<(Done, Vec<Problem>), SessionError> {
     let (monitor, initiator) = (receiver.monitor, say.is_some());
     if let Err(error) = receiver.receive(&connection.outgoing, &mut connection.lanes) {
-        receiver.committer.leave_staged();
+        // What cannot be brought as a whole would only take the room that is to be made.
+        if !matches!(error, SessionError::Fatal { .. }) {
+            receiver.committer.leave_staged();
+        }
         return Err(error);
     }
     let (mut theirs, mut ended) = (Vec::new(), false);

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::apply::{self, Back, Generation, OnTheWay, Recovered};
+use crate::apply::{self, Back, BackError, Generation, OnTheWay, Recovered};
 use crate::monitor::Monitor;
 use crate::prepare::{self, Standby, follow_ups, is_for_boot, kernel_of};
 use crate::problem::{Operation, Problem};
@@ -93,7 +93,10 @@ pub fn roll_back(
 ) -> Result<Back, SessionError> {
     let root = Arc::new(agree::open_root(path, "standby")?);
     let _lock = lock_root(&root)?;
-    let told = |error: std::io::Error| fatal("roll back", &error);
+    let told = |error| match error {
+        BackError::NoWay(reason) => SessionError::Refused(reason),
+        BackError::Io(error) => fatal("roll back", &error),
+    };
     let plan = || apply::roll_back(&root, profile, to, paths, true, &mut ()).map_err(told);
     if dry_run {
         return plan();

@@ -121,7 +121,7 @@ pub(super) fn standby(standing: &Standing<'_>, health: Health, outlook: &Outlook
         line("protected", format!("{protected}: clonetool explain {} PATH", harmless(standing.profile)));
     }
     match &outlook.root {
-        Some(Ok(root)) => of_root(root, &mut line),
+        Some(Ok(root)) => of_root("", root, &mut line),
         Some(Err(error)) => line("root", one_line(&error.message)),
         None => {
             if let Some(boot) = ended.and_then(boot) {
@@ -141,16 +141,21 @@ pub(super) fn root(path: &str, root: &RootState) -> String {
     if root.state.generation > 0 {
         line("state", root.state.generation.to_string());
     }
-    of_root(root, &mut line);
+    let at = if path == "/" { String::new() } else { format!(" {path}") };
+    of_root(&at, root, &mut line);
     text
 }
 
-fn of_root(root: &RootState, line: &mut dyn FnMut(&str, String)) {
+/// `at` is what a command about it takes behind its name.
+fn of_root(at: &str, root: &RootState, line: &mut dyn FnMut(&str, String)) {
     if root.state.suspended {
         line("suspended", SUSPENDED.to_owned());
     }
     if root.state.interrupted {
-        line("run", "one is at work, or was interrupted: clonetool recover completes it".to_owned());
+        line(
+            "run",
+            format!("one is being committed, or was interrupted: clonetool recover{at} completes it"),
+        );
     }
     let Some(prepared_as) = &root.prepared_as else { return };
     let prepared_as = harmless(prepared_as);
@@ -162,7 +167,7 @@ fn of_root(root: &RootState, line: &mut dyn FnMut(&str, String)) {
     line("boot", boot);
     match root.held() {
         Ok(0) => {}
-        Ok(held) => line("held", format!("{held} of production's: clonetool hold list")),
+        Ok(held) => line("held", format!("{held} of production's: clonetool hold list{at}")),
         Err(error) => line("held", one_line(&error.message)),
     }
 }

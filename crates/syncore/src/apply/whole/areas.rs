@@ -72,6 +72,16 @@ impl Areas {
         self.areas.iter().map(|area| area.top.clone()).collect()
     }
 
+    /// Where the filesystem of an area begins.
+    pub(super) fn top(&self, area: usize) -> &RelPath {
+        &self.areas[area].top
+    }
+
+    /// The area that home is in.
+    pub(super) fn number_of_home(&self) -> usize {
+        self.areas.iter().position(|area| area.at == self.home).unwrap_or_default()
+    }
+
     /// What run `generation` keeps at home, where its journal is kept, too.
     pub(super) fn kept_home(&self, generation: u64) -> rustix::io::Result<OwnedFd> {
         self.make(&self.home.join(KEPT.as_bytes()).join(generation.to_string().as_bytes()))

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, linkat};
 use rustix::io::Errno;
+use thiserror::Error;
 
 use super::carry::{item, look};
 use super::journal::{Journal, MadeBy, Step};
@@ -42,6 +43,24 @@ pub struct Back {
     pub problems: Vec<Problem>,
 }
 
+/// Why a root did not go back.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BackError {
+    /// There is no such way back; nothing was changed.
+    #[error("{0}")]
+    NoWay(String),
+    /// What was begun has to be recovered.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<Errno> for BackError {
+    fn from(error: Errno) -> Self {
+        Self::Io(error.into())
+    }
+}
+
 /// Who has a say while a root goes back.
 pub trait OnTheWay {
     /// Before a run is undone: the paths which that changes, and those of them that it takes away.
@@ -70,7 +89,7 @@ impl OnTheWay for () {
 /// change the root until [`super::unsuspend`].
 ///
 /// # Errors
-/// When the way back is not kept, or cannot be gone. What was begun has to be recovered then.
+/// [`BackError`] when the way back is not kept, or cannot be gone.
 pub fn roll_back(
     root: &Arc<Root>,
     profile: &str,
@@ -78,13 +97,19 @@ pub fn roll_back(
     paths: &[RelPath],
     dry_run: bool,
     way: &mut dyn OnTheWay,
-) -> io::Result<Back> {
+) -> Result<Back, BackError> {
     let mounts = mounts_below(root);
     let directories = Arc::new(Directories::new(Arc::clone(root), &Boundaries::default(), &mounts)?);
     let mut back = Back::default();
     let areas = Areas::of(root, directories.tops())?;
     let journals = undoable(&areas, profile, to)?;
     let within = |path: &RelPath| paths.is_empty() || paths.iter().any(|wanted| path.starts_with(wanted));
+    if !journals.iter().flat_map(|journal| &journal.steps).any(|step| within(step.path())) {
+        let wanted: Vec<String> = paths.iter().map(ToString::to_string).collect();
+        let reason =
+            format!("the runs that would be undone changed nothing at or below {}", wanted.join(", "));
+        return Err(BackError::NoWay(reason));
+    }
     let (mut seen, mut changed) = (BTreeSet::new(), BTreeSet::new());
     for journal in journals {
         back.undone.push(journal.generation);
@@ -142,7 +167,7 @@ pub fn roll_back(
 }
 
 /// The runs of `profile` after state `to` that are not undone yet, the latest first; only the latest if no state is said.
-fn undoable(areas: &Areas, profile: &str, to: Option<u64>) -> io::Result<Vec<Journal>> {
+fn undoable(areas: &Areas, profile: &str, to: Option<u64>) -> Result<Vec<Journal>, BackError> {
     let (mut journals, mut undone) = (Vec::<Journal>::new(), BTreeSet::new());
     for generation in areas.generations()?.into_iter().rev() {
         let Some(journal) = kept(areas, generation)?.filter(|kept| kept.profile == profile) else { continue };
@@ -160,8 +185,11 @@ fn undoable(areas: &Areas, profile: &str, to: Option<u64>) -> io::Result<Vec<Jou
     }
     let back_to = journals.last().map(|journal| journal.previous);
     match (back_to, to) {
-        (None, _) => Err(io::Error::other(format!("no run of {profile} is kept that could be undone"))),
-        (Some(previous), Some(to)) if previous > to => Err(io::Error::other(format!(
+        (None, None) => Err(BackError::NoWay(format!("no run of {profile} is kept that could be undone"))),
+        (None, Some(to)) => {
+            Err(BackError::NoWay(format!("no run of {profile} is kept that came after state {to}")))
+        }
+        (Some(previous), Some(to)) if previous > to => Err(BackError::NoWay(format!(
             "the runs that led from state {to} to state {previous} are not kept any more"
         ))),
         _ => Ok(journals),

@@ -13,6 +13,7 @@ mod journal;
 mod recording;
 mod recover;
 mod retain;
+mod room;
 mod since;
 
 use std::collections::{BTreeSet, HashMap};
@@ -24,7 +25,7 @@ use rustix::fs::{AtFlags, statx};
 use rustix::io::Errno;
 
 pub(crate) use areas::{Areas, ELSEWHERE, PLAIN_HOME, has_areas};
-pub use back::{Back, OnTheWay, roll_back};
+pub use back::{Back, BackError, OnTheWay, roll_back};
 pub use recover::{
     Generation, Recovered, generation, generations, is_interrupted, recover, suspended, unsuspend,
 };
@@ -138,6 +139,11 @@ impl Ledger {
         self.journal.get().is_some()
     }
 
+    /// Whether nothing was changed: the steps are not on disk, nor may they be.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.journal.get().is_none() && self.broken.get().is_none()
+    }
+
     /// Where files for the directory `parent` are staged.
     pub(super) fn stage(&self, parent: &RelPath) -> rustix::io::Result<Arc<Directory>> {
         self.stage_of(self.areas.number_of(&parent.join(b"_")))
@@ -216,6 +222,7 @@ impl Ledger {
         if steps.is_empty() {
             return Ok(None);
         }
+        room::check(&self.areas, &steps)?;
         let touched = touched(root, &steps)?;
         let previous = self.last_of_profile()?.unwrap_or(self.generation - 1);
         let journal = Journal {

@@ -25,6 +25,12 @@ impl Committer {
         self.whole.is_some()
     }
 
+    /// Whether a run that changes all or nothing has changed nothing, and never will.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.whole.as_ref().is_some_and(Ledger::is_untouched)
+    }
+
     /// The state that the run led to; none when it changed nothing, or path by path.
     #[must_use]
     pub fn generation(&self) -> Option<u64> {

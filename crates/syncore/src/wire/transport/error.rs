@@ -121,7 +121,7 @@ pub enum TransportError {
         detail: String,
     },
     /// The agent (or the shell around it) ended with a failure.
-    #[error("the agent on {host} ended with status {status}: {stderr}")]
+    #[error("the agent on {host} ended with status {status}{}", behind(stderr))]
     Exit {
         /// The host.
         host: String,
@@ -131,7 +131,7 @@ pub enum TransportError {
         stderr: String,
     },
     /// The agent (or ssh) was killed.
-    #[error("the agent on {host} was killed by signal {signal}: {stderr}")]
+    #[error("the agent on {host} was killed by signal {signal}{}", behind(stderr))]
     Killed {
         /// The host.
         host: String,
@@ -141,13 +141,21 @@ pub enum TransportError {
         stderr: String,
     },
     /// The connection came about and was lost.
-    #[error("the connection to {host} was lost: {detail}; run the command again, what was done stays done")]
+    #[error(
+        "the connection to {host} was lost{}; run the command again, it goes on from what is there",
+        behind(detail)
+    )]
     Lost {
         /// The host.
         host: String,
         /// What is known about it.
         detail: String,
     },
+}
+
+/// What is known besides, if anything is.
+fn behind(detail: &str) -> String {
+    if detail.is_empty() { String::new() } else { format!(": {detail}") }
 }
 
 /// How `remote` is named in messages: with the port where one was asked for.
