@@ -32,6 +32,7 @@ mod prepare_root;
 mod profiles;
 mod props;
 mod radius;
+mod reach;
 mod records;
 mod regressions;
 mod rooms;

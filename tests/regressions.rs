@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::XattrFlags;
+use syncore::monitor::Monitor;
+use syncore::plan::Plan;
+use syncore::session::{self, Approval, Job, Location, Options};
+use syncore::wire::{Remote, TransportKind};
 
 use crate::common::compare::{assert_equal, assert_untouched, snapshot_ctimes};
 use crate::common::plant::{chmod, noise, set_mtime, write};
@@ -429,4 +433,80 @@ fn the_agent_of_a_dry_run_ends_well() {
         how(&work, &["--delete"], &source, &copy).expect_code(0);
         assert_eq!(agent_status(&work), "0");
     }
+}
+
+/// Cancels a run that takes far too long.
+struct Deadline(Instant);
+
+impl Monitor for Deadline {
+    fn cancelled(&self) -> bool {
+        self.0.elapsed() > Duration::from_secs(60)
+    }
+}
+
+#[test]
+fn files_that_shrink_before_they_are_read_hold_up_no_other() {
+    let work = Workdir::new("regressions-shrink");
+    let (source, copy) = (work.make("source"), work.make("copy"));
+    let path = |root: &Path, number: u64| root.join(format!("log-{number}"));
+    for number in 0..12 {
+        write(&path(&source, number), noise(number, 64 << 10));
+        write(&path(&copy, number), noise(number + 100, 64 << 10));
+        set_mtime(&path(&copy, number), 1_000_000_000, 0);
+    }
+    let shell = work.join("shell");
+    write(&shell, "#!/bin/sh\nshift\nexec \"$@\"\n");
+    chmod(&shell, 0o755);
+    let remote = Remote {
+        host: "standby".to_owned(),
+        user: None,
+        port: None,
+        identity: None,
+        known_hosts: None,
+        remote_shell: Some(vec![shell.to_str().expect("a path").to_owned()]),
+        remote_path: Some(CLONETOOL.to_owned()),
+        transport: TransportKind::default(),
+        connect_timeout: Duration::from_secs(20),
+        home: None,
+        agent_socket: None,
+    };
+    let job = Job {
+        source: Location::Local(source.clone()),
+        destination: Location::Remote(Box::new(remote), copy.clone()),
+        rules: Vec::new(),
+        options: Options::default(),
+    };
+    // As logrotate does: between the plan and the reading most of them become short.
+    let mut shrink = |_: &Plan| {
+        (0..8).for_each(|number| write(&path(&source, number), "rotated\n"));
+        Approval::Run
+    };
+    let report = session::run(&job, &mut shrink, &Deadline(Instant::now())).expect("it ends");
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    for number in 0..12 {
+        assert_eq!(fs::read(path(&copy, number)).ok(), fs::read(path(&source, number)).ok(), "{number}");
+    }
+}
+
+#[test]
+fn a_link_that_replaces_a_file_waits_until_the_new_one_is_on_disk() {
+    if lacks("regressions::a_link_that_replaces_a_file_waits_until_the_new_one_is_on_disk", &["strace"]) {
+        return;
+    }
+    let work = Workdir::new("regressions-link-flush");
+    let (source, copy) = (work.make("source"), work.make("copy"));
+    write(&source.join("a"), "new\n");
+    fs::hard_link(source.join("a"), source.join("b")).expect("link");
+    write(&copy.join("b"), "old, and all there is\n");
+    let log = work.join("calls");
+    let strace = ["strace", "-f", "-qq", "-e", "trace=syncfs,fsync,renameat,renameat2", "-o"];
+    let strace: Vec<&str> = strace.into_iter().chain([log.to_str().expect("a path")]).collect();
+    clonetool_by(&strace, CLONETOOL, ["clone".as_ref(), "-q".as_ref(), source.as_os_str(), copy.as_os_str()])
+        .expect_code(0);
+    let log = fs::read_to_string(log).expect("read the log");
+    let call = |what: &dyn Fn(&str) -> bool| log.lines().position(what).unwrap_or_else(|| panic!("{log}"));
+    let (made, replaced) = (call(&|line| line.contains("\"a\"")), call(&|line| line.contains("\"b\"")));
+    let flushed = log.lines().skip(made).position(|line| line.contains("syncfs(")).map(|at| at + made);
+    assert!(flushed.is_some_and(|flushed| flushed < replaced), "{log}");
+    assert_equal(&source, &copy);
 }

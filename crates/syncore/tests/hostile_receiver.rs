@@ -51,7 +51,7 @@ fn shell(directory: &Path) -> Remote {
 }
 
 /// Has nothing, and says so until the other end hangs up.
-fn play(directory: &Path, rules: &[Rule]) {
+fn play(directory: &Path, rules: &[Rule], nothing: &dyn Fn(&Question, NameKey) -> Message) {
     let writer = File::options().write(true).open(directory.join("said")).unwrap();
     let reader = File::open(directory.join("heard")).unwrap();
     let stream = ByteStream {
@@ -109,7 +109,7 @@ fn planned(source: PathBuf, ours: Vec<Rule>, theirs: Vec<Rule>) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let remote = shell(directory.path());
     let path = directory.path().to_owned();
-    let peer = std::thread::spawn(move || play(&path, &theirs));
+    let peer = std::thread::spawn(move || play(&path, &theirs, &nothing));
     let job = Job {
         source: Location::Local(source),
         destination: Location::Remote(Box::new(remote), PathBuf::from("/standby")),
@@ -182,4 +182,24 @@ fn a_standby_may_take_away() {
     for kept in ["/secret", "/hidden", "/hidden/file"] {
         assert!(!paths.contains(&kept.to_owned()), "{kept} would be sent");
     }
+}
+
+#[test]
+fn an_answer_without_end_ends_the_run() {
+    let source = source();
+    let directory = tempfile::tempdir().unwrap();
+    let remote = shell(directory.path());
+    let path = directory.path().to_owned();
+    // Two buckets are announced, and more come than any directory of that many could have.
+    let endless = |_: &Question, _| Message::Answer(Answer::Buckets(1, vec![[0; 8]; 1000]), true);
+    let peer = std::thread::spawn(move || play(&path, &[], &endless));
+    let job = Job {
+        source: Location::Local(source.path().to_owned()),
+        destination: Location::Remote(Box::new(remote), PathBuf::from("/standby")),
+        rules: Vec::new(),
+        options: Options { timeout: Duration::from_secs(20), ..Options::default() },
+    };
+    let error = run(&job, &mut |_| Approval::Run, &Silent).unwrap_err().to_string();
+    assert!(error.contains("more buckets than were announced"), "{error}");
+    peer.join().unwrap();
 }

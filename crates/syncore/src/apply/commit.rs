@@ -284,6 +284,14 @@ impl Committer {
         }
     }
 
+    /// Flushes whatever was written, where somebody waits for the disk.
+    ///
+    /// # Errors
+    /// Whatever syncfs(2) says.
+    pub fn flush_all(&self) -> rustix::io::Result<()> {
+        if self.durable && self.whole.is_none() { self.directories.flush() } else { Ok(()) }
+    }
+
     pub(super) fn rename(&self, staged: Staged, item: &Item) {
         let name = item.path.name().unwrap_or_default();
         let result = self.check_planned(&staged.directory, item).and_then(|()| {

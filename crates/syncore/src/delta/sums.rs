@@ -60,6 +60,13 @@ impl BlockSums {
         self.sums.len() / SUM_BYTES
     }
 
+    /// About how much memory they take.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        /// A fine signature is not longer.
+        const FINE_BYTES: usize = 64 << 10;
+        self.sums.len() + if self.fine.is_some() { FINE_BYTES } else { 0 }
+    }
+
     /// How many of them are as long as a block.
     pub(super) fn whole(&self) -> usize {
         usize::try_from(self.length / BLOCK_BYTES as u64).unwrap_or(usize::MAX).min(self.count())

@@ -192,6 +192,8 @@ pub struct Plan {
     moving: HashSet<RelPath>,
     /// The place in `encoded` of one item in so many, and the path before it.
     marks: Vec<(usize, RelPath)>,
+    /// What the paths of the marks take.
+    marked_bytes: usize,
 }
 
 /// How many items lie between two marks: what [`Plan::item`] decodes at most.
@@ -227,6 +229,7 @@ impl Plan {
             moved_from: item.moved_from.clone(),
         };
         if self.count.is_multiple_of(MARK_ITEMS) {
+            self.marked_bytes += self.last.as_bytes().len();
             self.marks.push((self.encoded.len(), self.last.clone()));
         }
         let encoded = std::mem::take(&mut self.encoded);
@@ -298,11 +301,15 @@ impl Plan {
     ///
     /// # Errors
     /// [`PlanError`] when the bytes are no items that may follow those that are there.
-    pub fn receive(&mut self, mut encoded: &[u8]) -> Result<(), PlanError> {
-        if self.encoded.len() > ENCODED_LIMIT_BYTES {
-            return Err(PlanError::TooLarge);
-        }
+    pub fn receive(&mut self, encoded: &[u8]) -> Result<(), PlanError> {
+        self.receive_up_to(encoded, ENCODED_LIMIT_BYTES)
+    }
+
+    fn receive_up_to(&mut self, mut encoded: &[u8], limit_bytes: usize) -> Result<(), PlanError> {
         while !encoded.is_empty() {
+            if self.encoded.len() + self.marked_bytes > limit_bytes {
+                return Err(PlanError::TooLarge);
+            }
             let (item, rest) = decode(&self.last, encoded)?;
             item.path.check()?;
             encoded = rest;
@@ -389,4 +396,27 @@ fn decode<'a>(last: &RelPath, encoded: &'a [u8]) -> Result<(Item, &'a [u8]), Pla
     }
     let Stored { change, entry, link_to, moved_from, .. } = stored;
     Ok((Item { path, change, entry, link_to, moved_from }, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_few_bytes_become_counts() {
+        // Each costs little behind the one before it, and some are kept whole.
+        let mut plan = Plan::default();
+        for number in 0..2000 {
+            let path = RelPath::new([&b"long/".repeat(1000)[..], format!("{number:04}").as_bytes()].concat())
+                .unwrap();
+            let entry = Entry::new(Kind::File);
+            plan.push(&Item { path, change: Change::Create, entry, link_to: None, moved_from: None })
+                .unwrap();
+        }
+        let pieces: Vec<&[u8]> = plan.pieces(usize::MAX).collect();
+        assert!(pieces[0].len() < 100_000, "{}", pieces[0].len());
+        let received = |limit_bytes| Plan::default().receive_up_to(pieces[0], limit_bytes);
+        assert!(matches!(received(1 << 20), Err(PlanError::TooLarge)));
+        assert!(received(2 << 20).is_ok());
+    }
 }

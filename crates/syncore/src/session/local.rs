@@ -88,7 +88,7 @@ impl LocalSource<'_> {
                         receiver.committer.cannot_write(&item.path, *operation, &error);
                     }
                 }
-                receiver.settled(number, &item, outgoing)?;
+                receiver.settled(number, outgoing)?;
             }
             Ok(())
         })

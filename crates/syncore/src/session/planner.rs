@@ -125,7 +125,11 @@ impl<'a> Planner<'a> {
             match answer {
                 Answer::Lines(lines) => collected.lines.extend(lines),
                 Answer::Buckets(bits, digests) => {
-                    collected.buckets.get_or_insert((bits, Vec::new())).1.extend(digests);
+                    let (first, all) = collected.buckets.get_or_insert((bits, Vec::new()));
+                    all.extend(digests);
+                    if *first != bits || all.len() > 1 << bits {
+                        return Err(WireError::Protocol("more buckets than were announced".to_owned()).into());
+                    }
                 }
                 Answer::Entries(entries) => collected.entries.extend(entries),
                 Answer::Tree(paths) => collected.tree.extend(paths),

@@ -162,6 +162,14 @@ impl<'a> Receiver<'a> {
         may_commit: &mut dyn FnMut() -> Result<(), SessionError>,
     ) -> Result<Done, SessionError> {
         self.committer.flush();
+        // A name that is replaced by a link gets an inode that came now, and that nothing has made durable yet.
+        let replaces = |item: &Item| item.link_to.is_some() && item.change != Change::Create;
+        if self.plan.items().any(|item| replaces(&item)) {
+            self.committer.flush_all().map_err(|error| SessionError::Fatal {
+                operation: "flush what was written",
+                reason: std::io::Error::from(error).to_string(),
+            })?;
+        }
         self.plan.items().filter(|item| item.link_to.is_some()).for_each(|item| self.link(&item));
         self.commit(may_commit)?;
         self.remember();
@@ -193,6 +201,7 @@ impl<'a> Receiver<'a> {
         if let Some(error) = self.no_room() {
             return Err(error);
         }
+        self.committer.give_up_unreachable();
         let is_critical = |path: &RelPath| is_system(path) || self.view.rules.decide(path, false).auth_set;
         if let Some(path) = self.committer.failed().into_iter().find(is_critical) {
             let reason = format!("{path} could not be brought, and the system would be half of another one");
@@ -376,7 +385,7 @@ impl<'a> Receiver<'a> {
             if !is_delta_item(&item, self.delta) || self.view.rules.decide(&item.path, false).auth_set {
                 continue;
             }
-            if !self.credit.take() {
+            if !self.credit.take(number) {
                 return Ok(());
             }
             let described = self.open_basis(&item.path).map_err(Into::into).and_then(Basis::describe);
@@ -408,12 +417,11 @@ impl<'a> Receiver<'a> {
     }
 
     /// Counts an item as dealt with; the last one tells the sender that nothing more is needed.
-    pub(super) fn settled(&self, number: u32, item: &Item, outgoing: &mut Outgoing) -> Result<(), WireError> {
-        if is_delta_item(item, self.delta) {
-            if let Ok(mut bases) = self.bases.lock() {
-                bases.remove(&number);
-            }
-            self.credit.give_back();
+    pub(super) fn settled(&self, number: u32, outgoing: &mut Outgoing) -> Result<(), WireError> {
+        if self.credit.give_back(number)
+            && let Ok(mut bases) = self.bases.lock()
+        {
+            bases.remove(&number);
         }
         let Ok(mut done) = self.done.lock() else { return Ok(()) };
         if !done.insert(number) {

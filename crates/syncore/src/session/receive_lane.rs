@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::apply::{Directory, FileWriter, WriteError};
 use crate::delta::{BlockSums, Region, RegionSums};
+use crate::monitor::Monitor;
 use crate::plan::{Change, Item};
 use crate::problem::Operation;
 use crate::session::receive::Receiver;
@@ -43,6 +44,15 @@ struct Current {
     writer: Result<FileWriter, WriteError>,
 }
 
+/// Says to a lane that waits for a message when none is wanted any more: the other one may have met the end of the room.
+struct Until<'a>(&'a Receiver<'a>);
+
+impl Monitor for Until<'_> {
+    fn cancelled(&self) -> bool {
+        self.0.monitor.cancelled() || self.0.is_out_of_room()
+    }
+}
+
 impl<'a> Lane<'a> {
     pub(super) fn new(
         receiver: &'a Receiver<'a>,
@@ -59,10 +69,7 @@ impl<'a> Lane<'a> {
     /// When the connection fails, or the sender breaks the protocol. What cannot be written is a problem of its path.
     pub(super) fn work(mut self) -> Result<(), WireError> {
         loop {
-            if self.receiver.is_out_of_room() {
-                return Err(WireError::Cancelled);
-            }
-            match self.incoming.receive(self.receiver.monitor)? {
+            match self.incoming.receive(&Until(self.receiver))? {
                 Message::Files(files) => files.iter().try_for_each(|file| self.small(file))?,
                 Message::Moved(files) => files.iter().try_for_each(|file| self.moved(file))?,
                 Message::Begin { item, size_bytes, mtime } => {
@@ -105,7 +112,7 @@ impl<'a> Lane<'a> {
                     if self.receiver.view.rules.decide(&item.path, false).auth_set {
                         self.receiver.auth_file(None);
                     }
-                    self.receiver.settled(number, &item, &mut self.outgoing)?;
+                    self.receiver.settled(number, &mut self.outgoing)?;
                 }
                 Message::LaneEnd => return Ok(()),
                 other => {
@@ -158,7 +165,7 @@ impl<'a> Lane<'a> {
             }
             Err(error) => self.receiver.committer.cannot_write(&item.path, Operation::Write, &error),
         }
-        self.receiver.settled(file.item, &item, &mut self.outgoing)
+        self.receiver.settled(file.item, &mut self.outgoing)
     }
 
     /// Takes a file that is under another name on the standby from there, or asks for it.
@@ -187,7 +194,7 @@ impl<'a> Lane<'a> {
             }
             Err(error) => self.receiver.committer.cannot_write(&item.path, Operation::Link, &error),
         }
-        self.receiver.settled(file.item, &item, &mut self.outgoing)
+        self.receiver.settled(file.item, &mut self.outgoing)
     }
 
     fn ask_for_whole(&mut self, number: u32) -> Result<(), WireError> {
@@ -303,7 +310,7 @@ impl<'a> Lane<'a> {
                 }
             }
         }
-        receiver.settled(number, &item, &mut self.outgoing)
+        receiver.settled(number, &mut self.outgoing)
     }
 
     /// Whether an item that came out wrong may be asked for once more.

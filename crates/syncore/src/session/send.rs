@@ -38,6 +38,9 @@ const BATCH_FILES: usize = 512;
 /// How many files are in one message at most.
 const MESSAGE_FILES: usize = 256;
 
+/// How many bases are described at once at most: one in the plan's order, and one for each lane that asks again.
+const DESCRIBED_AT_ONCE: usize = 1 + CONTENT_LANES as usize;
+
 /// Bytes of one [`Message::Data`].
 pub(super) const DATA_BYTES: usize = 256 * 1024;
 
@@ -109,31 +112,31 @@ impl Transfer<'_> {
             {
                 moved.push((number, item));
                 if moved.len() >= MESSAGE_FILES {
-                    queue.push(Job::Moved(std::mem::take(&mut moved)), true);
+                    queue.push(Job::Moved(std::mem::take(&mut moved)));
                 }
             } else if !self.delta && is_copied(&item, self.in_place, is_apart(&self.view.rules, &item))
                 || is_delta_item(&item, self.delta)
             {
                 // Between two roots on one host the receiver helps itself; otherwise it waits for its basis.
             } else if item.entry.size_bytes > SMALL_BYTES {
-                queue.push(Job::Large(number, Box::new(item)), true);
+                queue.push(Job::Large(number, Box::new(item)));
             } else {
                 batch_bytes += usize::try_from(item.entry.size_bytes).unwrap_or(BATCH_BYTES);
                 batch.push((number, item));
                 if batch_bytes >= BATCH_BYTES || batch.len() >= BATCH_FILES {
-                    queue.push(Job::Small(std::mem::take(&mut batch)), true);
+                    queue.push(Job::Small(std::mem::take(&mut batch)));
                     batch_bytes = 0;
                 }
             }
         }
         if !batch.is_empty() {
-            queue.push(Job::Small(batch), true);
+            queue.push(Job::Small(batch));
         }
         if !moved.is_empty() {
-            queue.push(Job::Moved(moved), true);
+            queue.push(Job::Moved(moved));
         }
         if !auth.is_empty() {
-            queue.push(Job::AuthSet(auth), true);
+            queue.push(Job::AuthSet(auth));
         }
     }
 
@@ -145,6 +148,9 @@ impl Transfer<'_> {
         loop {
             match control.receive(self.monitor)? {
                 Message::Basis(number, part, more) => {
+                    if !collecting.contains_key(&number) && collecting.len() >= DESCRIBED_AT_ONCE {
+                        return Err(WireError::Protocol("too many bases at once".to_owned()).into());
+                    }
                     let sums = collecting.entry(number).or_default();
                     sums.append(part).map_err(|e| WireError::Protocol(e.to_string()))?;
                     if more {
@@ -158,7 +164,9 @@ impl Transfer<'_> {
                     let Some(item) = item else {
                         return Err(WireError::Protocol(format!("a basis for item {number}")).into());
                     };
-                    queue.push(Job::Delta(number, Box::new(item), sums), false);
+                    if !queue.push_asked(number, item, sums) {
+                        return Err(WireError::Protocol("too many bases at once".to_owned()).into());
+                    }
                 }
                 Message::Settled => return Ok(()),
                 Message::Problems(problems) => problems.into_iter().for_each(|problem| {

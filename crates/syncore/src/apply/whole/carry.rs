@@ -22,6 +22,10 @@ use crate::problem::Operation;
 use crate::scan::{Inode, from_statx, read_kind, statx_mask};
 use crate::tree::{Attributes, Entry, Kind, RelPath};
 
+/// Of a path that nothing can be renamed to from where it is staged.
+pub(super) const UNREACHABLE: &str =
+    "no rename reaches it (a subvolume or a project of its own): leave it out, or use commit.mode = \"file\"";
+
 impl Committer {
     /// Commits what was recorded: first all of it to disk, then the journal, then the names. Removals and the metadata of
     /// directories follow, when they are asked for.
@@ -90,6 +94,11 @@ impl Committer {
             }
             Err(Errno::NOENT) => {
                 self.fail(path, operation, "the directory that it is in is gone");
+                Ok(())
+            }
+            // A project of XFS, or a filesystem that was mounted there just now. Trying again would not help.
+            Err(Errno::XDEV) => {
+                self.fail(path, operation, UNREACHABLE);
                 Ok(())
             }
             Err(error) => Err(io::Error::other(format!("{path}: {}", io::Error::from(error)))),

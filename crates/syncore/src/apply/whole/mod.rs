@@ -21,7 +21,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use rustix::fs::{AtFlags, statx};
+use rustix::fs::{AtFlags, fstat, statx};
 use rustix::io::Errno;
 
 pub(crate) use areas::{Areas, ELSEWHERE, PLAIN_HOME, has_areas};
@@ -190,6 +190,25 @@ impl Ledger {
         self.record(|recorded| recorded.steps.push(Step::Remove { path: path.clone(), before }));
     }
 
+    /// What is to be put where the filesystem is another than that of its stage.
+    fn unreachable(&self, root: &Root) -> Vec<RelPath> {
+        let mut devices: HashMap<RelPath, Option<u64>> = HashMap::new();
+        let mut found = Vec::new();
+        self.record(|recorded| {
+            for path in recorded.steps.iter().filter(|step| matches!(step, Step::Put { .. })).map(Step::path)
+            {
+                let parent = path.parent().unwrap_or_default();
+                let there = *devices.entry(parent).or_insert_with_key(|parent| device_of(root, parent));
+                let stage = self.stages[self.areas.number_of(path)].get();
+                let staged = stage.and_then(|stage| fstat(stage).ok()).map(|stat| stat.st_dev);
+                if there.is_some() && staged.is_some() && there != staged {
+                    found.push(path.clone());
+                }
+            }
+        });
+        found
+    }
+
     /// Forgets what was written down at and below `path`.
     pub(super) fn take_back(&self, path: &RelPath) {
         self.record(|recorded| recorded.steps.retain(|step| !step.path().starts_with(path)));
@@ -284,6 +303,14 @@ impl Drop for Ledger {
 pub fn left_over(root: &Arc<Root>, tops: &[RelPath]) -> io::Result<HashMap<(u64, Timestamp), RelPath>> {
     let found = Areas::of(root, tops)?.left_over()?.into_iter();
     Ok(found.map(|(path, size_bytes, mtime)| ((size_bytes, mtime), path)).collect())
+}
+
+/// The device of a directory, or of the one that it will be made in.
+fn device_of(root: &Root, path: &RelPath) -> Option<u64> {
+    match root.hold_directory(path) {
+        Ok(directory) => Some(fstat(directory).ok()?.st_dev),
+        Err(_) => device_of(root, &path.parent()?),
+    }
 }
 
 /// The number of the state that the tree is in; 0 before the first run.

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, linkat, unlinkat};
 use rustix::io::Errno;
 
 use super::Ledger;
+use super::carry::UNREACHABLE;
 use crate::apply::commit::{Committer, directory_attributes};
 use crate::apply::directory::Directory;
 use crate::apply::stage::Staged;
@@ -101,6 +102,16 @@ impl Committer {
     pub fn keep_if_failed(&self, path: &RelPath) {
         if let Some(ledger) = self.recording().filter(|_| self.has_failed(path)) {
             ledger.take_back(path);
+        }
+    }
+
+    /// Gives up what can be told to be out of reach: a rename goes from one subvolume to another as little as from one
+    /// filesystem to another (rename(2), `EXDEV`).
+    pub fn give_up_unreachable(&self) {
+        let Some(ledger) = self.recording() else { return };
+        for path in ledger.unreachable(&self.directories.root) {
+            self.fail(&path, Operation::Rename, UNREACHABLE);
+            ledger.take_back(&path);
         }
     }
 

@@ -33,6 +33,9 @@ const XATTR_BYTES: u64 = 4 << 10;
 /// What is written down at the end, and a little more.
 const SPARE_BYTES: u64 = 64 << 10;
 
+/// The journal, the number of the state, and the directory of what is kept.
+const SPARE_INODES: u64 = 3;
+
 /// As much room as steps may take on one filesystem.
 #[derive(Debug, Clone, Default)]
 struct Need {
@@ -105,7 +108,7 @@ fn needs(areas: &Areas, steps: &[Step]) -> Vec<Need> {
     }
     for need in needs.iter_mut().filter(|need| need.bytes > 0) {
         need.bytes += SPARE_BYTES;
-        need.inodes += 8;
+        need.inodes += SPARE_INODES;
     }
     needs
 }
