@@ -409,7 +409,7 @@ fn two_files_of_one_name_are_two_profiles_on_one_standby() {
     // Neither the stem of both nor what nobody ran is taken for one of them, and both are named.
     let first = second.dir.join("daily.toml");
     let named = format!("kept are runs of: {}, {}\n", first.display(), other.display());
-    back("daily").expect_code(1).expect_stderr(&named);
+    back("daily").expect_code(3).expect_stderr(&named);
     back(other.to_str().unwrap()).expect_code(0);
     assert_eq!(fs::read(second.standby.join("counter")).unwrap(), b"1\n");
 }
