@@ -124,9 +124,7 @@ fn one_source_has_one_run_whatever_the_standby() {
 #[test]
 fn a_source_on_another_host_has_one_run_as_well() {
     let hosts = Hosts::new("busy-far");
-    let (other, shell) = (hosts.work.make("other"), hosts.work.join("shell"));
-    write(&shell, "#!/bin/sh\nshift\nexec \"$@\"\n");
-    crate::common::plant::chmod(&shell, 0o755);
+    let (other, shell) = (hosts.work.make("other"), hosts.work.remote_shell());
     let pull = |stand: &Path| {
         let source = format!("production:{}", hosts.source.display());
         let shell = shell.to_str().unwrap();

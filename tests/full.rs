@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::common::compare::{assert_equal, assert_none};
-use crate::common::plant::{chmod, noise, write};
+use crate::common::plant::{noise, write};
 use crate::common::sshd::{Sshd, SshdOptions};
 use crate::common::{CLONETOOL, clonetool, clonetool_by, mount};
 use crate::whole::{Pair, differences, staged};
@@ -121,10 +121,7 @@ fn a_change_that_does_not_fit_leaves_the_old_and_no_part_of_the_new() {
 fn one_file_that_does_not_fit_ends_a_remote_run_at_once() {
     let pair = small("full-one", 24 << 20);
     write(&pair.source.join("opt/big"), noise(5, 40 << 20));
-    let shell = pair.dir.join("shell");
-    // What remote shells are called with is the host, then the command.
-    write(&shell, "#!/bin/sh\nshift\nexec \"$@\"\n");
-    chmod(&shell, 0o755);
+    let shell = pair.dir.remote_shell();
     let mut words: Vec<OsString> = pair.sync(&pair.standby).into_iter().map(Into::into).collect();
     let mut to = OsString::from("standby:");
     to.push(words.pop().unwrap());

@@ -108,6 +108,10 @@ fn the_daily_sync_leaves_the_standbys_identity_and_the_auth_set_alone() {
     write(&production.join("usr/bin/new"), "new");
     write(&standby.join("usr/bin/gone"), "deleted on production");
     let before = own_files(&standby, &[&IDENTITY[..], &AUTH[..]].concat());
+    // Nothing of ours is there yet, and a plan makes nothing.
+    assert!(!standby.join("var/lib/clonetool").exists());
+    profile_run("plan", "linux-daily".as_ref(), &production, standby.as_os_str(), &[]).expect_code(0);
+    assert!(!standby.join("var/lib/clonetool").exists());
     let run = sync("linux-daily", &production, &standby).expect_code(0);
     assert_untouched(&before, &own_files(&standby, &[&IDENTITY[..], &AUTH[..]].concat()));
     assert_same_content(&production, &standby, &PLAIN);

@@ -454,9 +454,7 @@ fn files_that_shrink_before_they_are_read_hold_up_no_other() {
         write(&path(&copy, number), noise(number + 100, 64 << 10));
         set_mtime(&path(&copy, number), 1_000_000_000, 0);
     }
-    let shell = work.join("shell");
-    write(&shell, "#!/bin/sh\nshift\nexec \"$@\"\n");
-    chmod(&shell, 0o755);
+    let shell = work.remote_shell();
     let remote = Remote {
         host: "standby".to_owned(),
         user: None,

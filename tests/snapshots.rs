@@ -119,9 +119,7 @@ fn what_is_written_in_the_middle_of_a_run_is_not_seen() {
         return;
     }
     let pair = btrfs("snapshots-moment");
-    let (source, shell, far) = (pair.source.display(), pair.work.join("shell"), pair.work.make("far"));
-    write(&shell, "#!/bin/sh\nshift\nexec \"$@\"\n");
-    chmod(&shell, 0o755);
+    let (source, shell, far) = (pair.source.display(), pair.work.remote_shell(), pair.work.make("far"));
     let there = format!("standby:{}", far.display());
     let over =
         ["--destination", &there, "-e", shell.to_str().unwrap(), "--remote-path", crate::common::CLONETOOL];

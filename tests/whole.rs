@@ -320,6 +320,13 @@ fn only_so_many_runs_are_kept() {
         .expect_code(3)
         .expect_stderr("not kept any more");
     assert_eq!(fs::read(pair.standby.join("counter")).unwrap(), b"5\n");
+    // A path that no run changed is a slip, and nothing is undone for it.
+    clonetool(["rollback", &profile, "--path", "/cuonter", "--root", &standby])
+        .expect_code(3)
+        .expect_stderr("changed nothing at or below /cuonter")
+        .expect_stderr(&format!("--list --root {standby}"));
+    assert_eq!(fs::read(pair.standby.join("counter")).unwrap(), b"5\n");
+    assert!(!pair.standby.join("var/lib/clonetool/run/suspended").exists());
     clonetool(["rollback", &profile, "--to", "3", "--root", &standby]).expect_code(0);
     assert_eq!(fs::read(pair.standby.join("counter")).unwrap(), b"2\n");
 }

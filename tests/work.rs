@@ -36,10 +36,7 @@ fn many(root: &Path) {
 
 /// Clones to a remote end that is on this host.
 fn clone_remote(work: &Workdir, extra: &[&str], source: &Path, copy: &Path) -> Output {
-    let shell = work.join("shell");
-    // What remote shells are called with is the host, then the command.
-    write(&shell, "#!/bin/sh\nshift\nexec \"$@\"\n");
-    chmod(&shell, 0o755);
+    let shell = work.remote_shell();
     let mut to = OsString::from("standby:");
     to.push(copy);
     let mut args: Vec<OsString> =

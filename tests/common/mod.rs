@@ -56,6 +56,14 @@ impl Workdir {
         &self.0
     }
 
+    /// A remote shell whose other host is this one: it is called with a host, and then the command.
+    pub(crate) fn remote_shell(&self) -> PathBuf {
+        let shell = self.join("shell");
+        plant::write(&shell, "#!/bin/sh\nshift\nexec \"$@\"\n");
+        plant::chmod(&shell, 0o755);
+        shell
+    }
+
     /// A path in it.
     pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.0.join(name)

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use syncore::delta::BlockSums;
 use syncore::monitor::Silent;
 use syncore::plan::{Line, Listed, Plan};
 use syncore::profile::{Profile, shipped};
@@ -50,8 +51,13 @@ fn shell(directory: &Path) -> Remote {
     }
 }
 
-/// Has nothing, and says so until the other end hangs up.
-fn play(directory: &Path, rules: &[Rule], nothing: &dyn Fn(&Question, NameKey) -> Message) {
+/// Answers, and says what it wants when the plan is there, until the other end hangs up.
+fn play(
+    directory: &Path,
+    rules: &[Rule],
+    answer: fn(&Question, NameKey) -> Message,
+    planned: fn() -> Vec<Message>,
+) {
     let writer = File::options().write(true).open(directory.join("said")).unwrap();
     let reader = File::open(directory.join("heard")).unwrap();
     let stream = ByteStream {
@@ -77,7 +83,8 @@ fn play(directory: &Path, rules: &[Rule], nothing: &dyn Fn(&Question, NameKey) -
                 names = start.names;
                 vec![Message::Scanned { digest: [1; 16], entries: 0, protected: 0 }]
             }
-            Message::Ask(questions) => questions.iter().map(|question| nothing(question, names)).collect(),
+            Message::Ask(questions) => questions.iter().map(|question| answer(question, names)).collect(),
+            Message::PlanEnd { .. } => planned(),
             _ => Vec::new(),
         };
         for answer in answers {
@@ -109,7 +116,7 @@ fn planned(source: PathBuf, ours: Vec<Rule>, theirs: Vec<Rule>) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let remote = shell(directory.path());
     let path = directory.path().to_owned();
-    let peer = std::thread::spawn(move || play(&path, &theirs, &nothing));
+    let peer = std::thread::spawn(move || play(&path, &theirs, nothing, Vec::new));
     let job = Job {
         source: Location::Local(source),
         destination: Location::Remote(Box::new(remote), PathBuf::from("/standby")),
@@ -184,15 +191,13 @@ fn a_standby_may_take_away() {
     }
 }
 
-#[test]
-fn an_answer_without_end_ends_the_run() {
+/// Why a run ends whose standby is played so: with these answers, and these messages when the plan is there.
+fn ended(answer: fn(&Question, NameKey) -> Message, planned: fn() -> Vec<Message>) -> String {
     let source = source();
     let directory = tempfile::tempdir().unwrap();
     let remote = shell(directory.path());
     let path = directory.path().to_owned();
-    // Two buckets are announced, and more come than any directory of that many could have.
-    let endless = |_: &Question, _| Message::Answer(Answer::Buckets(1, vec![[0; 8]; 1000]), true);
-    let peer = std::thread::spawn(move || play(&path, &[], &endless));
+    let peer = std::thread::spawn(move || play(&path, &[], answer, planned));
     let job = Job {
         source: Location::Local(source.path().to_owned()),
         destination: Location::Remote(Box::new(remote), PathBuf::from("/standby")),
@@ -200,6 +205,23 @@ fn an_answer_without_end_ends_the_run() {
         options: Options { timeout: Duration::from_secs(20), ..Options::default() },
     };
     let error = run(&job, &mut |_| Approval::Run, &Silent).unwrap_err().to_string();
-    assert!(error.contains("more buckets than were announced"), "{error}");
     peer.join().unwrap();
+    error
+}
+
+#[test]
+fn an_answer_without_end_ends_the_run() {
+    // Two buckets are announced, and more come than any directory of that many could have.
+    let error = ended(|_, _| Message::Answer(Answer::Buckets(1, vec![[0; 8]; 1000]), true), Vec::new);
+    assert!(error.contains("more buckets than were announced"), "{error}");
+}
+
+#[test]
+fn bases_that_are_begun_and_never_ended_end_the_run() {
+    let begun = || {
+        let bases = (0..100).map(|number| Message::Basis(number, BlockSums::default(), true));
+        [Message::Decision(true)].into_iter().chain(bases).collect()
+    };
+    let error = ended(nothing, begun);
+    assert!(error.contains("too many bases at once"), "{error}");
 }

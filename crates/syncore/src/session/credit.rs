@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::{Condvar, Mutex};
 
 /// How many basis files may be described before the first of them is settled.
-pub(super) const BASES_AHEAD: usize = 4;
+const BASES_AHEAD: usize = 4;
 
 /// Lets the summing of bases run only so far ahead.
 #[derive(Default)]
