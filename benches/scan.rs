@@ -49,6 +49,7 @@ fn measure(entries: u64, runs: usize, table: &mut Table) -> Result<()> {
             slice: None,
             presented: Arc::default(),
             names: NameKey::default(),
+            bare: None,
         };
         let scanned = || Ok(scan(&view, KEPT_LINES_BYTES, &Silent)?.ok_or("the scan stopped")?.entries);
         let count = scanned()?;

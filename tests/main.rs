@@ -11,6 +11,7 @@ mod common;
 
 mod accounts;
 mod attest;
+mod bare;
 mod busy;
 mod cli;
 mod docs;

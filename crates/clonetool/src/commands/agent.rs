@@ -13,7 +13,7 @@ use syncore::session::{self, AgentLimits};
 
 use crate::error::CommandError;
 use crate::interrupt;
-use crate::run::Outcome;
+use crate::run::{Outcome, SCANS};
 
 /// Serve as the remote end, on standard input and output
 ///
@@ -46,7 +46,9 @@ impl Monitor for Watch {
 impl AgentArguments {
     pub(super) fn run(&self) -> Result<Outcome, CommandError> {
         interrupt::install()?;
-        let limits = AgentLimits { root: self.root.clone(), read_only: self.read_only };
+        // Who may only read keeps nothing either.
+        let scans = (!self.read_only).then(|| SCANS.into());
+        let limits = AgentLimits { root: self.root.clone(), read_only: self.read_only, scans };
         // Rust's own standard output writes at every newline, which binary data has at random places: bare files.
         let reader = stdin().as_fd().try_clone_to_owned().map(File::from);
         let writer = stdout().as_fd().try_clone_to_owned().map(File::from);

@@ -7,7 +7,7 @@ use syncore::session::{Job, Options};
 
 use crate::arguments::{ChangeOptions, ConnectionOptions, DeleteOptions, OutputOptions, Place, ScopeOptions};
 use crate::error::CommandError;
-use crate::run::{self, Outcome, Purpose};
+use crate::run::{self, Outcome, Purpose, SCANS};
 
 /// Copy a tree whole; run again to make it equal again
 ///
@@ -43,7 +43,7 @@ impl CloneArguments {
     fn job(&self) -> Result<Job, CommandError> {
         let (from, to) = (Place::parse(&self.source)?, Place::parse(&self.destination)?);
         let (source, destination) = self.connection.locate(from, to, None)?;
-        let mut options = Options { dry_run: self.dry_run, ..Options::default() };
+        let mut options = Options { dry_run: self.dry_run, scans: Some(SCANS.into()), ..Options::default() };
         self.change.apply(&mut options);
         self.deletes.apply(&mut options);
         self.scope.apply(None, &mut options);

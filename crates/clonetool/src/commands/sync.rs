@@ -17,7 +17,7 @@ use crate::error::CommandError;
 use crate::profiles;
 use crate::recorder::Recorder;
 use crate::records::RecordsOptions;
-use crate::run::{self, Freezing, Outcome, Purpose, Undertaking};
+use crate::run::{self, Freezing, Outcome, Purpose, SCANS, Undertaking};
 use crate::ui::Ui;
 use crate::unattended::UnattendedOptions;
 
@@ -94,6 +94,7 @@ impl RunArguments {
         let mut options = Options {
             dry_run: purpose == Purpose::Plan,
             delete: profile.delete.enabled,
+            scans: Some(SCANS.into()),
             ..Options::default()
         };
         self.change.apply(&mut options);

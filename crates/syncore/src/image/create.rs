@@ -64,6 +64,7 @@ impl Tree {
                 slice: None,
                 presented: Arc::default(),
                 names: NameKey::default(),
+                bare: None,
             },
             about,
         })

@@ -1,8 +1,9 @@
 //! Reads one name's metadata, relative to the directory that holds it.
 //!
-//! Why: this is the hot path of every run: one statx and one llistxattr for most names, and nothing twice. What can
-//! go wrong: the name may become something else between two calls. Whoever owns the directory may do that at any
-//! time, so what is read is only ever shown and compared; the commit pins the inode and looks again.
+//! Why: this is the hot path of every run: one statx and, unless it is known to be empty, one list of attributes for most
+//! names, and nothing twice. What can go wrong: the name may become something else between two calls. Whoever owns the
+//! directory may do that at any time, so what is read is only ever shown and compared; the commit pins the inode and
+//! looks again.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, FileType, Statx, ioctl_getflags, lgetxattr, llistxattr, readlinkat, statx};
 use rustix::io::{Errno, Result};
 
+use super::batch::Batch;
 use super::content::{Stability, hash_file, open_file};
 use super::listxattrat::listxattrat;
 use super::root::{Identity, identity_of, proc_path_of, statx_mask};
@@ -54,6 +56,7 @@ pub struct Scratch {
     pub(crate) value: Vec<u8>,
     /// Whether the last name that was read has attributes.
     pub(crate) had_xattrs: bool,
+    pub(super) batch: Batch,
 }
 
 impl Default for Scratch {
@@ -63,6 +66,7 @@ impl Default for Scratch {
             list: vec![0; XATTR_LIMIT_BYTES],
             value: Vec::with_capacity(XATTR_LIMIT_BYTES),
             had_xattrs: false,
+            batch: Batch::default(),
         }
     }
 }
@@ -86,8 +90,7 @@ fn kind_of(stat: &Statx) -> Result<Kind> {
 /// # Errors
 /// Whatever statx(2) says.
 pub fn read_kind(directory: BorrowedFd<'_>, name: &CStr) -> Result<(Kind, Inode)> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
-    let stat = statx(directory, name, flags, statx_mask())?;
+    let stat = read_stat(directory, name)?;
     Ok((kind_of(&stat)?, Inode { identity: identity_of(&stat), links: stat.stx_nlink }))
 }
 
@@ -102,15 +105,32 @@ pub fn read_entry(
     detail: Detail,
     scratch: &mut Scratch,
 ) -> Result<(Entry, Inode)> {
+    complete(directory, name, &read_stat(directory, name)?, detail, false, scratch)
+}
+
+pub(super) fn read_stat(directory: BorrowedFd<'_>, name: &CStr) -> Result<Statx> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
-    let stat = statx(directory, name, flags, statx_mask())?;
-    let (mut entry, inode) = from_statx(&stat)?;
+    statx(directory, name, flags, statx_mask())
+}
+
+/// Does what [`read_entry`] does for a name of which statx has told `stat`; if `bare`, it is known to have no attributes.
+pub(super) fn complete(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    stat: &Statx,
+    detail: Detail,
+    bare: bool,
+    scratch: &mut Scratch,
+) -> Result<(Entry, Inode)> {
+    let (mut entry, inode) = from_statx(stat)?;
     if entry.kind == Kind::Symlink {
         entry.target = readlinkat(directory, name, Vec::new())?.into_bytes();
     }
-    entry.xattrs = read_xattrs(directory, name, scratch)?;
+    if !bare {
+        entry.xattrs = read_xattrs(directory, name, scratch)?;
+    }
     if detail != Detail::Quick && matches!(entry.kind, Kind::File | Kind::Directory) {
-        read_opened(directory, name, detail, &stat, &mut entry)?;
+        read_opened(directory, name, detail, stat, &mut entry)?;
     }
     Ok((entry, inode))
 }

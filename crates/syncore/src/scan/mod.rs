@@ -4,6 +4,8 @@
 //! descriptor, no link is followed, and what cannot be read is a problem, never an absence. What can go wrong: the
 //! tree changes while it is read; see `content` and `snapshot` for what that means.
 
+mod bare;
+mod batch;
 mod boundary;
 mod content;
 mod list;
@@ -12,15 +14,17 @@ mod metadata;
 mod root;
 mod slice;
 mod snapshot;
+mod view;
 mod walk;
 
+pub use bare::BareList;
 pub use boundary::{Boundaries, Mount, mounts_below, never_entered};
 pub use content::{OpenFile, READ_ATTEMPTS, Stability, digest_open, extents, open_file, read_full};
-pub use list::{Named, Place, Presented, STAGE_PREFIX, Seen, View, is_stage_name};
 pub use metadata::{Detail, Inode, Scratch, read_entry, read_kind};
 pub use root::{Identity, Root, proc_path};
 pub use slice::{Measured, Slice, measure};
 pub use snapshot::{KEPT_LINES_BYTES, Snapshot};
+pub use view::{Named, Place, Presented, STAGE_PREFIX, Seen, View, is_stage_name};
 pub use walk::scan;
 
 pub(crate) use boundary::{MountSource, is_btrfs, mount_sources};

@@ -7,9 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::list::{Place, Seen, View};
 use super::metadata::{Detail, Scratch};
 use super::root::{identity_of, statx_mask};
+use super::view::{Place, Seen, View};
 use crate::monitor::Monitor;
 use crate::rules::{Cursor, Scope};
 use crate::tree::{Kind, RelPath};

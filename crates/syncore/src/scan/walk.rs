@@ -1,8 +1,8 @@
 //! Walks a whole tree in parallel and digests it.
 //!
 //! Why: this is what an hourly run does on a hundred thousand unchanged files, so each directory costs one open and
-//! its getdents, each name one statx and one llistxattr, and nothing is kept but a digest a directory. What can go
-//! wrong: a tree that is deeper than descriptors or stack reach, so the walk is a set of independent tasks (no
+//! its getdents, each name one statx and at most one list of attributes, and nothing is kept but a digest a directory.
+//! What can go wrong: a tree that is deeper than descriptors or stack reach, so the walk is a set of independent tasks (no
 //! recursion), and beyond [`HELD_DIRECTORIES`] open directories a task finds its own way from the root.
 
 use std::ffi::CString;
@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, statx};
 use rustix::io::Errno;
 
-use super::list::{Named, Place, Seen, View};
 use super::metadata::Scratch;
 use super::root::{identity_of, statx_mask};
 use super::snapshot::{Builder, DirectoryFindings, Snapshot, member_of};
+use super::view::{Named, Place, Seen, View};
 use crate::monitor::Monitor;
 use crate::problem::{Operation, Problem};
 use crate::rules::{Cursor, Scope};

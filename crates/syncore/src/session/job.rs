@@ -56,6 +56,8 @@ pub struct Options {
     pub bandwidth_limit: Option<u64>,
     /// How long the peer may make no progress.
     pub timeout: Duration,
+    /// The directory of what makes the next scan of the same tree cheaper; none to keep nothing.
+    pub scans: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -76,6 +78,7 @@ impl Default for Options {
             compression: Compression::Auto,
             bandwidth_limit: None,
             timeout: Duration::from_secs(120),
+            scans: None,
         }
     }
 }
@@ -246,4 +249,6 @@ pub struct AgentLimits {
     pub root: Option<PathBuf>,
     /// Every change is refused: the agent only reads.
     pub read_only: bool,
+    /// Where it may keep what makes the next scan of the same tree cheaper ([`Options::scans`]).
+    pub scans: Option<PathBuf>,
 }

@@ -109,7 +109,7 @@ pub fn run_under(
             run_local(job, (source, frozen), destination, initiator, monitor)
         }
         (Location::Local(source), Location::Remote(remote, path)) => {
-            let sender = sender::Sender::open(source, frozen)?;
+            let sender = sender::Sender::open(source, frozen, job.options.scans.as_deref())?;
             run_remote(job, remote, path, Part::Receiver, monitor, |connection, peer| {
                 tell_recovery(peer, monitor);
                 let mut start = agree::decide(job, sender.facts(), peer, true)?;
@@ -124,7 +124,8 @@ pub fn run_under(
             Err(SessionError::Refused("a snapshot is of this host, and the source is on another".to_owned()))
         }
         (Location::Remote(remote, path), Location::Local(destination)) => {
-            let receiver = receiver::Receiving::open(destination, job.options.dry_run)?;
+            let receiver =
+                receiver::Receiving::open(destination, job.options.dry_run, job.options.scans.as_deref())?;
             tell_recovery(receiver.facts(), monitor);
             run_remote(job, remote, path, Part::Sender, monitor, |connection, peer| {
                 let mut start = agree::decide(job, peer, receiver.facts(), true)?;
@@ -199,8 +200,8 @@ fn run_local(
     initiator: &mut dyn Initiator,
     monitor: &dyn Monitor,
 ) -> Result<Report, SessionError> {
-    let sender = sender::Sender::open(source, frozen)?;
-    let receiver = receiver::Receiving::open(destination, job.options.dry_run)?;
+    let sender = sender::Sender::open(source, frozen, job.options.scans.as_deref())?;
+    let receiver = receiver::Receiving::open(destination, job.options.dry_run, job.options.scans.as_deref())?;
     tell_recovery(receiver.facts(), monitor);
     let mut start = agree::decide(job, sender.facts(), receiver.facts(), false)?;
     let portion = portion::choose(job, &mut start, Some(sender.root()), monitor)?;
@@ -316,7 +317,7 @@ fn serve_on(
     let path = confine(&path, limit.as_ref())?;
     match open.part {
         Part::Sender => {
-            let sender = sender::Sender::open(&path, None)?;
+            let sender = sender::Sender::open(&path, None, limits.scans.as_deref())?;
             check_confined(&sender.facts().root, limit.as_ref())?;
             let _lock = if open.dry_run { None } else { lock::claim_root(&sender.root())? };
             connection.outgoing.send(CONTROL, Message::Opened(sender.facts().clone()))?;
@@ -330,7 +331,7 @@ fn serve_on(
             Err(SessionError::Refused("this agent only reads".to_owned()))
         }
         Part::Receiver => {
-            let receiver = receiver::Receiving::open(&path, open.dry_run)?;
+            let receiver = receiver::Receiving::open(&path, open.dry_run, limits.scans.as_deref())?;
             check_confined(&receiver.facts().root, limit.as_ref())?;
             connection.outgoing.send(CONTROL, Message::Opened(receiver.facts().clone()))?;
             let examine = || receiver.examine();
@@ -445,7 +446,7 @@ mod tests {
     /// What an agent bound to `limit` answers to an initiator that asks for `path`.
     fn answer(limit: &Path, path: &Path, part: Part) -> Message {
         let (here, there) = crate::wire::pair().unwrap();
-        let limits = AgentLimits { root: Some(limit.to_owned()), read_only: false };
+        let limits = AgentLimits { root: Some(limit.to_owned()), ..AgentLimits::default() };
         let agent = std::thread::spawn(move || serve(there.reader, there.writer, &limits, &Silent));
         let mut connection = Connection::over(here, Compression::Off, None, Duration::from_secs(10)).unwrap();
         let root = path.as_os_str().as_bytes().to_vec();
@@ -491,7 +492,7 @@ mod tests {
         // Between the look and the opening.
         std::fs::remove_dir(jail.join("swapped")).unwrap();
         std::os::unix::fs::symlink(&outside, jail.join("swapped")).unwrap();
-        let sender = sender::Sender::open(&resolved, None).unwrap();
+        let sender = sender::Sender::open(&resolved, None, None).unwrap();
         let judged = check_confined(&sender.facts().root, Some(&limit));
         assert!(matches!(judged, Err(SessionError::Refused(_))), "{judged:?}");
     }

@@ -31,6 +31,7 @@ pub(super) fn choose(
         slice: None,
         presented: Arc::default(),
         names: start.names,
+        bare: None,
     };
     let measured = measure(&view, portion.after.clone(), portion.budget_bytes, monitor);
     let measured = measured.map_err(|error| SessionError::Fatal {

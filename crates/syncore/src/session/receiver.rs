@@ -25,7 +25,7 @@ use crate::session::lock::{RootLock, lock_root};
 use crate::session::questions::{Described, answer_of_missing, answer_until_planned};
 use crate::session::receive::{Done, Receiver};
 use crate::session::send::send_problems;
-use crate::session::sender::{note_all, scan_root, sorted};
+use crate::session::sender::{bare_list, note_all, scan_root, sorted};
 use crate::session::{Report, Say, SessionError, agree, ask, last_word, radius, restore, unexpected};
 use crate::tree::{NameKey, RelPath};
 use crate::wire::{CONTROL, Connection, Facts, Incoming, Message, Part, Question, Start};
@@ -41,12 +41,14 @@ pub(crate) struct Receiving {
     /// What makes it a standby, if anything does.
     standby: Option<Standby>,
     dry_run: bool,
+    scans: Option<PathBuf>,
     /// Held until the run is over.
     _lock: Option<RootLock>,
 }
 
 impl Receiving {
-    pub(crate) fn open(path: &Path, dry_run: bool) -> Result<Self, SessionError> {
+    pub(crate) fn open(path: &Path, dry_run: bool, scans: Option<&Path>) -> Result<Self, SessionError> {
+        let scans = scans.map(Path::to_owned);
         let path = path.to_owned();
         let root = match agree::open_root(&path, "destination") {
             Err(_) if std::fs::symlink_metadata(&path).is_err_and(|e| e.kind() == ErrorKind::NotFound) => {
@@ -54,7 +56,7 @@ impl Receiving {
                 let parent_comes = dry_run && path.ends_with(PRODUCTION);
                 let facts = agree::facts_of_missing(&path, parent_comes)?;
                 let own = Vec::new();
-                return Ok(Self { path, root: None, facts, own, standby: None, dry_run, _lock: None });
+                return Ok(Self { path, root: None, facts, own, standby: None, dry_run, scans, _lock: None });
             }
             other => Arc::new(other?),
         };
@@ -86,7 +88,7 @@ impl Receiving {
             .filter(|rule| agree::takes_away(rule) || matches!(rule.treatment, Treatment::Substitute(_)));
         let facts = agree::facts(&root, told.cloned().collect(), standby.is_some());
         let facts = Facts { recovered, ..facts };
-        Ok(Self { path, root: Some(root), facts, own, standby, dry_run, _lock: lock })
+        Ok(Self { path, root: Some(root), facts, own, standby, dry_run, scans, _lock: lock })
     }
 
     pub(crate) fn facts(&self) -> &Facts {
@@ -211,6 +213,8 @@ impl Receiving {
         if !kept.clone().all(|rule| rules.contains(rule)) {
             rules.extend(kept.cloned());
         }
+        let scans = self.scans.as_deref().filter(|_| !start.checksum);
+        let bare = scans.map(|scans| bare_list(scans, &self.facts.root, &rules));
         Ok(View {
             root: Arc::clone(root),
             rules: Arc::new(RuleSet::compile(rules)?),
@@ -219,6 +223,7 @@ impl Receiving {
             slice: start.slice.clone(),
             presented: Arc::new(self.standby.as_ref().map(Standby::presented).unwrap_or_default()),
             names: start.names,
+            bare,
         })
     }
 

@@ -10,8 +10,8 @@ use crate::monitor::{Monitor, Phase};
 use crate::plan::Plan;
 use crate::prepare::Journal;
 use crate::problem::{Operation, Problem};
-use crate::rules::{RuleSet, Scope};
-use crate::scan::{KEPT_LINES_BYTES, Root, Snapshot, View, scan};
+use crate::rules::{Rule, RuleSet, Scope};
+use crate::scan::{BareList, KEPT_LINES_BYTES, Root, Snapshot, View, scan};
 use crate::session::changed_here::CHANGED_HERE_NAMED;
 use crate::session::planner::Planner;
 use crate::session::send::{Transfer, send_problems};
@@ -26,11 +26,16 @@ pub(crate) struct Sender<'m> {
     root: Arc<Root>,
     facts: Facts,
     frozen: Option<&'m Frozen>,
+    scans: Option<&'m Path>,
 }
 
 impl<'m> Sender<'m> {
     /// What is frozen of it is read in its place; what is mounted where, and where it is, is the source's own all the same.
-    pub(crate) fn open(path: &Path, frozen: Option<&'m Frozen>) -> Result<Self, SessionError> {
+    pub(crate) fn open(
+        path: &Path,
+        frozen: Option<&'m Frozen>,
+        scans: Option<&'m Path>,
+    ) -> Result<Self, SessionError> {
         let live = match frozen {
             Some(frozen) => frozen.live(),
             None => Arc::new(agree::open_root(path, "source")?),
@@ -40,7 +45,7 @@ impl<'m> Sender<'m> {
         let mut facts = agree::facts(&live, Vec::new(), prepared);
         let root = frozen.and_then(Frozen::root).unwrap_or(live);
         facts.empty |= agree::is_empty(&root);
-        Ok(Self { root, facts, frozen })
+        Ok(Self { root, facts, frozen, scans })
     }
 
     pub(crate) fn root(&self) -> Arc<Root> {
@@ -60,6 +65,10 @@ impl<'m> Sender<'m> {
         monitor: &dyn Monitor,
     ) -> Result<Report, SessionError> {
         monitor.phase(Phase::Scan);
+        let bare = self
+            .scans
+            .filter(|_| !start.checksum)
+            .map(|scans| bare_list(scans, &self.facts.root, &start.rules));
         let view = View {
             root: Arc::clone(&self.root),
             rules: Arc::new(RuleSet::compile(start.rules)?),
@@ -68,6 +77,7 @@ impl<'m> Sender<'m> {
             slice: start.slice,
             presented: Arc::default(),
             names: start.names,
+            bare,
         };
         let snapshot = scan_root(&view, !start.delta, monitor)?;
         self.check()?;
@@ -227,13 +237,25 @@ fn decision(
 pub(crate) fn scan_root(view: &View, local: bool, monitor: &dyn Monitor) -> Result<Snapshot, SessionError> {
     let kept_bytes = if local { KEPT_LINES_BYTES / 2 } else { KEPT_LINES_BYTES };
     match scan(view, kept_bytes, monitor) {
-        Ok(Some(snapshot)) => Ok(snapshot),
+        Ok(Some(snapshot)) => {
+            // Not kept, it costs the next scan time, and this run nothing.
+            let _ = view.bare.as_ref().map(|bare| bare.save());
+            Ok(snapshot)
+        }
         Ok(None) => Err(SessionError::Cancelled),
         Err(error) => Err(SessionError::Fatal {
             operation: "read the root directory",
             reason: std::io::Error::from(error).to_string(),
         }),
     }
+}
+
+/// What is known from earlier scans of the tree at `root` under the same rules, of what is kept in the directory `scans`.
+pub(crate) fn bare_list(scans: &Path, root: &[u8], rules: &[Rule]) -> Arc<BareList> {
+    // Not everybody is shown all attributes. A list under a wrong key costs time only: it is of inodes, not of paths.
+    let user = rustix::process::geteuid().as_raw();
+    let key = postcard::to_allocvec(&(user, root, rules)).unwrap_or_default();
+    Arc::new(BareList::load(scans, &key))
 }
 
 /// Collects problems and tells the monitor of them.

@@ -1,0 +1,157 @@
+//! What is known to bear no extended attributes is not asked again, and one that is set is missed by no run.
+
+use std::fs;
+use std::path::Path;
+
+use syncore::monitor::Silent;
+use syncore::session::{self, Approval, Job, Location, Options, Report};
+
+use crate::common::compare::assert_equal;
+use crate::common::plant::{set_xattr, write};
+use crate::common::{Workdir, clone_json, mount, run};
+
+/// More than a list is worth the trouble for.
+const FILES: usize = 10_200;
+const FILES_PER_DIRECTORY: usize = 200;
+/// How many runs may pass until the last change is settled: a run takes a tenth of a second, and that two.
+const RUNS_UNTIL_SETTLED: usize = 200;
+
+/// A source and a copy of it on a filesystem of their own.
+struct Pair {
+    work: Workdir,
+}
+
+impl Pair {
+    fn new(kind: &str) -> Self {
+        let work = Workdir::new(&format!("bare-{kind}"));
+        let pair = Self { work };
+        mount::loop_image(&pair.work.join("image"), kind, 320 << 20, &pair.work.join("mounted"));
+        fs::create_dir_all(pair.copy()).expect("make the copy");
+        for number in 0..FILES {
+            let (directory, file) = (number / FILES_PER_DIRECTORY, number % FILES_PER_DIRECTORY);
+            write(&pair.source().join(format!("{directory}/{file}")), "");
+        }
+        pair
+    }
+
+    fn source(&self) -> std::path::PathBuf {
+        self.work.join("mounted/source")
+    }
+
+    fn copy(&self) -> std::path::PathBuf {
+        self.work.join("mounted/copy")
+    }
+
+    fn lists(&self) -> usize {
+        fs::read_dir(self.work.join("scans")).map_or(0, Iterator::count)
+    }
+
+    fn run(&self, options: Options) -> Report {
+        let job = Job {
+            source: Location::Local(self.source()),
+            destination: Location::Local(self.copy()),
+            rules: Vec::new(),
+            options: Options { durable: false, scans: Some(self.work.join("scans")), ..options },
+        };
+        let report = session::run(&job, &mut |_| Approval::Run, &Silent).expect("a run");
+        assert_eq!(report.problems, []);
+        report
+    }
+
+    /// Runs until both trees are known.
+    fn learn(&self) {
+        let learnt = (0..RUNS_UNTIL_SETTLED).any(|_| {
+            self.run(Options::default());
+            self.lists() == 2
+        });
+        assert!(learnt, "no list was kept");
+    }
+}
+
+fn an_attribute_set_later_is_carried(kind: &str) {
+    let pair = Pair::new(kind);
+    pair.learn();
+    let file = |root: &Path, name: &str| root.join(name);
+    set_xattr(&file(&pair.source(), "3/17"), "user.later", b"1");
+    run("setfacl", ["-m", "u:12345:r", file(&pair.source(), "7/0").to_str().expect("a path")]);
+    set_xattr(&file(&pair.source(), "9"), "user.directory", b"2");
+    set_xattr(&file(&pair.copy(), "11/199"), "user.here", b"3");
+    let report = pair.run(Options::default());
+    assert_eq!(report.totals.metadata_only, 4, "{kind}: {:?}", report.totals);
+    assert_equal(&pair.source(), &pair.copy());
+    // And goes again.
+    rustix::fs::lremovexattr(file(&pair.source(), "3/17"), "user.later").expect("remove");
+    assert_eq!(pair.run(Options::default()).totals.metadata_only, 1, "{kind}");
+    assert_equal(&pair.source(), &pair.copy());
+    assert!(pair.run(Options::default()).plan.is_none(), "{kind}: changes for ever");
+}
+
+#[test]
+fn an_attribute_set_later_is_carried_on_ext4() {
+    an_attribute_set_later_is_carried("ext4");
+}
+
+#[test]
+fn an_attribute_set_later_is_carried_on_xfs() {
+    an_attribute_set_later_is_carried("xfs");
+}
+
+#[test]
+fn an_attribute_set_later_is_carried_on_btrfs() {
+    an_attribute_set_later_is_carried("btrfs");
+}
+
+/// debugfs(8) sets no change time: what a plain run cannot know shows that the list is believed, and a run that compares
+/// content does not believe it.
+#[test]
+fn what_was_written_behind_the_filesystem_is_found_by_a_run_that_compares_content() {
+    let pair = Pair::new("ext4");
+    pair.learn();
+    let mounted = pair.work.join("mounted");
+    run("sync", ["-f", mounted.to_str().expect("a path")]);
+    mount::unmount(&mounted);
+    // The mount may live on in a namespace that a test beside this one has just made: a copy of the image has no other user.
+    let image = pair.work.join("copied-image");
+    fs::copy(pair.work.join("image"), &image).expect("copy the image");
+    let image = image.to_str().expect("a path");
+    run("sh", ["-c", "e2fsck -fy \"$0\" || test $? = 1", image]);
+    run("debugfs", ["-w", "-R", "ea_set /source/3/17 user.behind 1", image]);
+    run("mount", ["-o", "loop", image, mounted.to_str().expect("a path")]);
+    let set = rustix::fs::lgetxattr(pair.source().join("3/17"), "user.behind", &mut [0; 8]);
+    assert_eq!(set, Ok(1), "debugfs did not set it");
+    assert!(pair.run(Options::default()).plan.is_none(), "the list was not believed");
+    let report = pair.run(Options { checksum: true, ..Options::default() });
+    assert_eq!(report.totals.metadata_only, 1, "{:?}", report.totals);
+    assert_equal(&pair.source(), &pair.copy());
+}
+
+#[test]
+fn a_filesystem_that_is_not_known_to_tell_is_asked() {
+    let pair = Pair { work: Workdir::new("bare-tmpfs") };
+    mount::tmpfs(&pair.work.join("mounted"), "size=64m");
+    fs::create_dir_all(pair.copy()).expect("make the copy");
+    for number in 0..FILES {
+        write(&pair.source().join(number.to_string()), "");
+    }
+    let begun = std::time::Instant::now();
+    while begun.elapsed().as_secs() < 4 {
+        pair.run(Options::default());
+    }
+    assert_eq!(pair.lists(), 0);
+}
+
+#[test]
+fn what_is_kept_of_scans_is_neither_copied_nor_deleted() {
+    let work = Workdir::new("bare-own");
+    let (source, copy) = (work.make("source"), work.make("copy"));
+    write(&source.join("var/lib/clonetool/scans/ours"), "of the source's inodes");
+    write(&source.join("var/lib/clonetool/beside"), "like any other");
+    write(&copy.join("var/lib/clonetool/scans/theirs"), "of the copy's inodes");
+    for remains in [1, 0] {
+        let output = clone_json(&["--delete"], &source, &copy).expect_code(0);
+        assert_eq!(output.count("created"), remains, "{}", output.describe());
+    }
+    let kept = copy.join("var/lib/clonetool");
+    assert_eq!(fs::read(kept.join("scans/theirs")).expect("read"), b"of the copy's inodes");
+    assert!(kept.join("beside").exists() && !kept.join("scans/ours").exists());
+}
