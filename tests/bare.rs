@@ -8,7 +8,7 @@ use syncore::session::{self, Approval, Job, Location, Options, Report};
 
 use crate::common::compare::assert_equal;
 use crate::common::plant::{set_xattr, write};
-use crate::common::{Workdir, clone_json, mount, run};
+use crate::common::{Workdir, mount, run};
 
 /// More than a list is worth the trouble for.
 const FILES: usize = 10_200;
@@ -23,8 +23,8 @@ struct Pair {
 
 impl Pair {
     fn new(kind: &str) -> Self {
-        let work = Workdir::new(&format!("bare-{kind}"));
-        let pair = Self { work };
+        let pair = Self { work: Workdir::new(&format!("bare-{kind}")) };
+        let kind = kind.split('-').next().expect("a filesystem");
         mount::loop_image(&pair.work.join("image"), kind, 320 << 20, &pair.work.join("mounted"));
         fs::create_dir_all(pair.copy()).expect("make the copy");
         for number in 0..FILES {
@@ -47,11 +47,15 @@ impl Pair {
     }
 
     fn run(&self, options: Options) -> Report {
+        self.run_with(Options { scans: Some(self.work.join("scans")), ..options })
+    }
+
+    fn run_with(&self, options: Options) -> Report {
         let job = Job {
             source: Location::Local(self.source()),
             destination: Location::Local(self.copy()),
             rules: Vec::new(),
-            options: Options { durable: false, scans: Some(self.work.join("scans")), ..options },
+            options: Options { durable: false, ..options },
         };
         let report = session::run(&job, &mut |_| Approval::Run, &Silent).expect("a run");
         assert_eq!(report.problems, []);
@@ -88,12 +92,12 @@ fn an_attribute_set_later_is_carried(kind: &str) {
 
 #[test]
 fn an_attribute_set_later_is_carried_on_ext4() {
-    an_attribute_set_later_is_carried("ext4");
+    an_attribute_set_later_is_carried("ext4-later");
 }
 
 #[test]
 fn an_attribute_set_later_is_carried_on_xfs() {
-    an_attribute_set_later_is_carried("xfs");
+    an_attribute_set_later_is_carried("xfs-later");
 }
 
 #[test]
@@ -105,7 +109,7 @@ fn an_attribute_set_later_is_carried_on_btrfs() {
 /// content does not believe it.
 #[test]
 fn what_was_written_behind_the_filesystem_is_found_by_a_run_that_compares_content() {
-    let pair = Pair::new("ext4");
+    let pair = Pair::new("ext4-behind");
     pair.learn();
     let mounted = pair.work.join("mounted");
     run("sync", ["-f", mounted.to_str().expect("a path")]);
@@ -122,6 +126,9 @@ fn what_was_written_behind_the_filesystem_is_found_by_a_run_that_compares_conten
     assert!(pair.run(Options::default()).plan.is_none(), "the list was not believed");
     let report = pair.run(Options { checksum: true, ..Options::default() });
     assert_eq!(report.totals.metadata_only, 1, "{:?}", report.totals);
+    assert_equal(&pair.source(), &pair.copy());
+    // What was refuted is not believed again.
+    assert!(pair.run(Options::default()).plan.is_none(), "the lists differ from what is there");
     assert_equal(&pair.source(), &pair.copy());
 }
 
@@ -140,18 +147,65 @@ fn a_filesystem_that_is_not_known_to_tell_is_asked() {
     assert_eq!(pair.lists(), 0);
 }
 
+/// The lists are in the tree that is copied, as in one of `/` or `/var`.
 #[test]
-fn what_is_kept_of_scans_is_neither_copied_nor_deleted() {
-    let work = Workdir::new("bare-own");
-    let (source, copy) = (work.make("source"), work.make("copy"));
-    write(&source.join("var/lib/clonetool/scans/ours"), "of the source's inodes");
-    write(&source.join("var/lib/clonetool/beside"), "like any other");
-    write(&copy.join("var/lib/clonetool/scans/theirs"), "of the copy's inodes");
-    for remains in [1, 0] {
-        let output = clone_json(&["--delete"], &source, &copy).expect_code(0);
-        assert_eq!(output.count("created"), remains, "{}", output.describe());
+fn what_is_kept_of_scans_is_neither_copied_nor_deleted_nor_changed_for_ever() {
+    let pair = Pair { work: Workdir::new("bare-own") };
+    mount::loop_image(&pair.work.join("image"), "ext4", 320 << 20, &pair.work.join("mounted"));
+    fs::create_dir_all(pair.copy()).expect("make the copy");
+    for number in 0..FILES {
+        write(&pair.source().join(number.to_string()), "");
     }
-    let kept = copy.join("var/lib/clonetool");
-    assert_eq!(fs::read(kept.join("scans/theirs")).expect("read"), b"of the copy's inodes");
-    assert!(kept.join("beside").exists() && !kept.join("scans/ours").exists());
+    write(&pair.source().join("lib/state/beside"), "like any other");
+    let scans = pair.source().join("lib/state/scans");
+    let options = || Options { delete: true, scans: Some(scans.clone()), ..Options::default() };
+    let lists = || fs::read_dir(&scans).map_or(0, Iterator::count);
+    let mut quiet = 0;
+    for _ in 0..RUNS_UNTIL_SETTLED {
+        let report = pair.run_with(options());
+        quiet = if report.plan.is_none() && lists() == 2 { quiet + 1 } else { 0 };
+        if quiet == 3 {
+            break;
+        }
+    }
+    assert_eq!(quiet, 3, "each run changes what the next one finds");
+    assert!(pair.copy().join("lib/state/beside").exists() && !pair.copy().join("lib/state/scans").exists());
+    // Nor does the way back delete it.
+    let back = Job {
+        source: Location::Local(pair.copy()),
+        destination: Location::Local(pair.source()),
+        rules: Vec::new(),
+        options: options(),
+    };
+    session::run(&back, &mut |_| Approval::Run, &Silent).expect("a run");
+    assert!(lists() >= 2, "the lists were deleted");
+}
+
+#[test]
+fn a_dry_run_keeps_nothing() {
+    let pair = Pair::new("ext4-dry");
+    pair.run(Options::default());
+    let begun = std::time::Instant::now();
+    while begun.elapsed().as_secs() < 4 {
+        pair.run(Options { dry_run: true, ..Options::default() });
+    }
+    assert_eq!(pair.lists(), 0);
+}
+
+/// On XFS an exchange sets the change time of neither file; that of the directory tells.
+#[test]
+fn a_file_that_took_the_place_of_one_without_attributes_is_asked() {
+    let pair = Pair::new("xfs");
+    set_xattr(&pair.source().join("3/17"), "user.one", b"1");
+    pair.learn();
+    rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        pair.source().join("3/17"),
+        rustix::fs::CWD,
+        pair.source().join("5/9"),
+        rustix::fs::RenameFlags::EXCHANGE,
+    )
+    .expect("exchange");
+    pair.run(Options::default());
+    assert_equal(&pair.source(), &pair.copy());
 }

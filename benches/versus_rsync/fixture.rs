@@ -9,6 +9,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::workload::{Data, Scale};
@@ -31,6 +33,8 @@ pub(crate) struct Fixtures {
     current: Option<(Data, Prepared)>,
     /// How many destinations were set aside.
     used: Cell<u32>,
+    /// When data were removed last.
+    freed: Option<Instant>,
 }
 
 impl Drop for Fixtures {
@@ -41,6 +45,8 @@ impl Drop for Fixtures {
 
 /// After how many deletions the inodes that were freed would be what is measured.
 const FREED_AT_ONCE: usize = 1000;
+/// How long ext4 looks past an inode that was freed (`RECENTCY_MIN`, fs/ext4/ialloc.c), and some.
+const FREED_RECENTLY: Duration = Duration::from_secs(65);
 
 impl Fixtures {
     /// Works in a directory of its own below `base`, which also keeps what takes long to make for the next time.
@@ -57,6 +63,7 @@ impl Fixtures {
             scale,
             current: None,
             used: Cell::new(0),
+            freed: Some(Instant::now()),
         })
     }
 
@@ -81,6 +88,11 @@ impl Fixtures {
         eprintln!("versus-rsync: making the data: {data:?}");
         let prepared = self.fresh(data)?;
         self.warm(&prepared)?;
+        // On disk, or it counts as freed for five minutes.
+        must("sync", &[])?;
+        if let Some(freed) = self.freed.take() {
+            thread::sleep(FREED_RECENTLY.saturating_sub(freed.elapsed()));
+        }
         self.current = Some((data, prepared.clone()));
         Ok(prepared)
     }
@@ -116,6 +128,7 @@ impl Fixtures {
             let old = self.directory.join(old);
             if old.exists() {
                 fs::remove_dir_all(old)?;
+                self.freed = Some(Instant::now());
             }
         }
         Ok(())
@@ -142,14 +155,14 @@ impl Fixtures {
             }
             Data::SmallFilesChanged { files, changed } => {
                 made::small_files(&initial, files, 700)?;
-                self.mirror(&initial, &source)?;
+                self.mirror(&initial, &source, &[])?;
                 made::change_small_files(&source, files, changed)?;
                 Prepared { source, initial: Some(initial) }
             }
             Data::LargeFilePages => {
                 let length = self.scale.large_file;
                 made::large_file(&initial.join("database"), length)?;
-                self.mirror(&initial, &source)?;
+                self.mirror(&initial, &source, &[])?;
                 made::change_pages(&source.join("database"), made::pages_of(length, 1))?;
                 Prepared { source, initial: Some(initial) }
             }
@@ -161,43 +174,44 @@ impl Fixtures {
             }
             Data::Renamed => {
                 made::small_files(&initial.join("release-1"), self.scale.renamed_files, 96 * 1024)?;
-                self.mirror(&initial, &source)?;
+                self.mirror(&initial, &source, &[])?;
                 fs::rename(source.join("release-1"), source.join("release-2"))?;
                 Prepared { source, initial: Some(initial) }
             }
         })
     }
 
-    /// Puts the destination into its initial state, on disk; says whether the programs are to be brought to memory again.
-    pub(crate) fn reset(&self, prepared: &Prepared) -> Result<bool> {
+    /// Puts the destination into its initial state, on disk.
+    pub(crate) fn reset(&self, prepared: &Prepared) -> Result<()> {
         let destination = self.destination();
-        let mut chilled = false;
         match &prepared.initial {
             Some(initial) => {
-                if self.mirror(initial, &destination)? > FREED_AT_ONCE {
-                    // As after the night that lies between two runs, not as a moment after a large deletion: ext4 looks
-                    // past the inodes that were freed last, one by one, as long as they are in memory. Without the right
-                    // to do this both tools pay for it.
-                    chilled = Self::chill().is_ok();
-                    self.warm(prepared)?;
+                if self.mirror(initial, &destination, &["--dry-run"])? > FREED_AT_ONCE {
+                    self.set_aside(&destination)?;
                 }
+                self.mirror(initial, &destination, &[])?;
             }
             None => {
-                // Set aside, not removed: ext4 looks for a long while past inodes that were freed a moment ago.
-                if destination.exists() {
-                    let used = self.used.get();
-                    fs::rename(&destination, self.directory.join(format!("used-{used}")))?;
-                    self.used.set(used + 1);
-                }
+                self.set_aside(&destination)?;
                 fs::create_dir(&destination)?;
             }
         }
-        must("sync", &["-f".as_ref(), destination.as_os_str()])?;
-        Ok(chilled)
+        must("sync", &["-f".as_ref(), destination.as_os_str()])
+    }
+
+    /// Not removed: ext4 looks past inodes that were freed a moment ago, one by one, and no standby is full of them when
+    /// its run begins.
+    fn set_aside(&self, destination: &Path) -> Result<()> {
+        if destination.exists() {
+            let used = self.used.get();
+            fs::rename(destination, self.directory.join(format!("used-{used}")))?;
+            self.used.set(used + 1);
+        }
+        Ok(())
     }
 
     /// Makes `to` equal to `from`, with everything that the measured runs copy; says how many names had to go.
-    fn mirror(&self, from: &Path, to: &Path) -> Result<usize> {
+    fn mirror(&self, from: &Path, to: &Path, options: &[&str]) -> Result<usize> {
         fs::create_dir_all(to)?;
         let (mut from, mut to) = (from.as_os_str().to_owned(), to.as_os_str().to_owned());
         from.push("/");
@@ -205,6 +219,7 @@ impl Fixtures {
         // Inode numbers and unchanged files stay as they are, so that caches stay warm.
         let output = Command::new(&self.rsync)
             .args(["-aHAXS", "--numeric-ids", "--delete", "--itemize-changes"])
+            .args(options)
             .args([&from, &to])
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())

@@ -143,9 +143,6 @@ pub(crate) struct Undertaking {
     pub(crate) patience: Duration,
 }
 
-/// Where each end keeps what makes the next scan of the same tree cheaper.
-pub(crate) const SCANS: &str = "/var/lib/clonetool/scans";
-
 /// The moment of a source that is to be made, and the name under which.
 pub(crate) struct Freezing {
     pub(crate) profile: String,

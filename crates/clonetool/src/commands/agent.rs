@@ -9,11 +9,11 @@ use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use syncore::image::{self, Peer};
 use syncore::monitor::Monitor;
-use syncore::session::{self, AgentLimits};
+use syncore::session::{self, AgentLimits, SCANS};
 
 use crate::error::CommandError;
 use crate::interrupt;
-use crate::run::{Outcome, SCANS};
+use crate::run::Outcome;
 
 /// Serve as the remote end, on standard input and output
 ///

@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use syncore::session::{Job, Options};
+use syncore::session::{Job, Options, SCANS};
 
 use crate::arguments::{ChangeOptions, ConnectionOptions, DeleteOptions, OutputOptions, Place, ScopeOptions};
 use crate::error::CommandError;
-use crate::run::{self, Outcome, Purpose, SCANS};
+use crate::run::{self, Outcome, Purpose};
 
 /// Copy a tree whole; run again to make it equal again
 ///

@@ -8,7 +8,7 @@ use syncore::prepare::PRODUCTION;
 use syncore::profile::{CommitMode, Profile, Row, Whole};
 use syncore::record::RunKind;
 use syncore::rules::Class;
-use syncore::session::{Job, Location, Options};
+use syncore::session::{Job, Location, Options, SCANS};
 
 use crate::arguments::{
     ChangeOptions, ConnectionOptions, DeleteOptions, OutputOptions, ProfileArguments, ScopeOptions,
@@ -17,7 +17,7 @@ use crate::error::CommandError;
 use crate::profiles;
 use crate::recorder::Recorder;
 use crate::records::RecordsOptions;
-use crate::run::{self, Freezing, Outcome, Purpose, SCANS, Undertaking};
+use crate::run::{self, Freezing, Outcome, Purpose, Undertaking};
 use crate::ui::Ui;
 use crate::unattended::UnattendedOptions;
 

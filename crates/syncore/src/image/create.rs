@@ -28,7 +28,7 @@ use crate::problem::{Operation, Problem};
 use crate::rules::{Cursor, Rule, RuleSet, Scope};
 use crate::scan::{
     Boundaries, Detail, Inode, Mount, Named, Place, READ_ATTEMPTS, Scratch, Seen, Stability, View, extents,
-    identity_of, mounts_below, open_file, read_full, statx_mask,
+    mounts_below, open_file, read_full, statx_mask,
 };
 use crate::session::{SessionError, open_root, reaches};
 use crate::tree::{Entry, Kind, NameKey, RelPath, Timestamp};
@@ -265,8 +265,8 @@ impl<W: Write> Walk<'_, W> {
         let directory = self.view.root.open_directory(path)?;
         let Some(cursor) = &named.below else { return Ok((directory, Vec::new())) };
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        let identity = identity_of(&statx(&directory, c"", flags, statx_mask())?);
-        let place = Place { directory: directory.as_fd(), path, identity, cursor };
+        let stat = statx(&directory, c"", flags, statx_mask())?;
+        let place = Place { directory: directory.as_fd(), path, stat: &stat, cursor };
         let (mut names, mut problems) = (Vec::new(), Vec::new());
         let listed =
             self.view.read_directory(&place, Detail::Full, scratch, &|_| true, &mut |seen| match seen {

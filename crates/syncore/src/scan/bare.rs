@@ -1,23 +1,33 @@
 //! What is known to bear no extended attributes, from one run to the next.
 //!
 //! Why: nearly no file has any, and asking each costs a third of a scan of what did not change. Whoever sets an
-//! attribute sets the inode's change time, which nobody can choose (inode(7)), so a name that had none has none as long as
-//! inode and change time are what they were. Kept is a hash of those of some two hundred names together, eight bytes.
-//! What can go wrong: a change within the tick of the clock in which the name was read, so what changed a moment ago is
-//! asked again; a filesystem that forgets to set the time, so only those are believed that are known to do it; a clock that
-//! was set back, or a device written to behind the filesystem's back (debugfs), so a run that compares content asks
-//! everywhere. A list that is lost, damaged or not kept costs time and nothing else.
+//! attribute sets the inode's change time, and no program can choose that (inode(7)), so a name that had none has none as
+//! long as inode and change time are what they were. Kept is a hash of those of some two hundred names of a directory
+//! together, and of the directory's own.
+//!
+//! What can go wrong, each of which would hide an attribute until the inode changes again:
+//! * a change within the tick of the clock in which the name was read: what changed a moment ago is asked again;
+//! * metadata of one inode and the list of another, when names were exchanged in between (XFS then sets the change time of
+//!   neither): the directory's own change time, read before, is part of the hash;
+//! * a filesystem that forgets to set the time, gets it from another host, or was mounted so that it hides attributes:
+//!   only mounts of filesystems are believed that are known to do it right, and nothing of what is mounted in them;
+//! * a file server in the kernel that sets the times its clients ask for: where there is one, nothing is believed;
+//! * a time that came with the image of the filesystem, the same in the next image: one without nanoseconds is not believed;
+//! * a snapshot, of which nobody here knows when it was made: nothing is kept of it;
+//! * a clock that was set back, or a device written to behind the filesystem's back (debugfs(8)): a run that compares
+//!   content asks everywhere, and what was kept is dropped.
+//!
+//! A list that is lost or damaged costs time and nothing else.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{CWD, Mode, OFlags, Statx, fstatfs, openat};
+use rustix::fs::{CWD, Mode, OFlags, Statx, openat};
 
 use crate::durable;
 
@@ -25,8 +35,8 @@ use crate::durable;
 const MAGIC: &[u8; 16] = b"clonetool bare 1";
 /// Bytes of the checksum that it ends with.
 const CHECKSUM_BYTES: usize = 32;
-/// No list is that long: it would be of two billion names.
-const LIMIT_BYTES: u64 = 64 << 20;
+/// No longer list is kept or read: eight million directories.
+const LIMIT_BYTES: usize = 64 << 20;
 /// A tree of fewer names is asked in less time than the file is worth.
 const FEWEST_NAMES: u64 = 10_000;
 /// How many lists are kept in a directory, one for each tree and set of rules.
@@ -34,20 +44,29 @@ const KEPT_LISTS: usize = 32;
 /// How long ago the last change must be, in seconds: a multiple of every clock tick.
 const SETTLED_SECONDS: i64 = 2;
 
-/// Filesystems whose change time covers attributes (`f_type`, statfs(2)): ext2 to ext4, XFS, btrfs.
-const TRUSTED: [u32; 3] = [0xef53, 0x5846_5342, 0x9123_683e];
+/// Filesystems whose change time covers attributes (the type of a mount, proc_pid_mountinfo(5)).
+const TRUSTED: [&str; 5] = ["ext2", "ext3", "ext4", "xfs", "btrfs"];
+/// Mount options under which attributes that are there are not shown.
+const HIDING: [&str; 2] = ["noacl", "nouser_xattr"];
+/// File servers in the kernel that set change times at a client's word.
+const SERVERS: [&str; 2] = ["/sys/module/ksmbd", "/sys/module/nfsd"];
 
-/// Several names together: their inodes and change times, in the order in which they are listed.
+/// Several names of a directory together: its own inode and change time, and theirs in the order in which they are listed.
 #[derive(Debug, Default)]
 pub(crate) struct Stamps {
     bytes: Vec<u8>,
     newest_seconds: i64,
+    /// Whether one has no nanoseconds: whoever made the filesystem wrote it, or it keeps none.
+    rounded: bool,
 }
 
 impl Stamps {
-    pub(crate) fn clear(&mut self) {
+    /// Begins anew, with what `directory` was before anything in it was read.
+    pub(crate) fn begin(&mut self, directory: &Statx) {
         self.bytes.clear();
         self.newest_seconds = i64::MIN;
+        self.rounded = false;
+        self.add(directory);
     }
 
     pub(crate) fn add(&mut self, stat: &Statx) {
@@ -56,6 +75,7 @@ impl Stamps {
         self.bytes.extend_from_slice(&changed.tv_sec.to_le_bytes());
         self.bytes.extend_from_slice(&changed.tv_nsec.to_le_bytes());
         self.newest_seconds = self.newest_seconds.max(changed.tv_sec);
+        self.rounded |= changed.tv_nsec == 0;
     }
 
     fn hash(&self) -> u64 {
@@ -68,6 +88,10 @@ impl Stamps {
 #[derive(Debug)]
 pub struct BareList {
     file: PathBuf,
+    /// Whether what is found is kept.
+    keep: bool,
+    /// Ids of the mounts that are believed, sorted.
+    mounts: Vec<u64>,
     /// Sorted.
     known: Vec<u64>,
     found: Mutex<Vec<u64>>,
@@ -77,24 +101,38 @@ pub struct BareList {
 }
 
 impl BareList {
-    /// The list of the tree that `key` stands for, of those that are kept in `directory`. One that cannot be read is empty.
+    /// The list of the tree that `key` stands for, of those that are kept in `directory`. One that cannot be read is empty,
+    /// and what is found is kept if `keep`.
+    ///
+    /// Two who are not shown the same attributes must not have the same key.
     #[must_use]
-    pub fn load(directory: &Path, key: &[u8]) -> Self {
+    pub fn load(directory: &Path, key: &[u8], keep: bool) -> Self {
         let file = directory.join(&*blake3::hash(key).to_hex());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mounts = trusted_mounts();
+        if mounts.is_empty() && keep {
+            // Nobody sees to it as long as nothing is believed.
+            let _ = std::fs::remove_file(&file);
+        }
         Self {
-            known: read(&file).unwrap_or_default(),
+            known: if mounts.is_empty() { Vec::new() } else { read(&file).unwrap_or_default() },
             file,
+            keep,
+            mounts,
             found: Mutex::default(),
             names: AtomicU64::new(0),
             settled_seconds: i64::try_from(now.as_secs()).unwrap_or(0) - SETTLED_SECONDS,
         }
     }
 
-    /// Whether the filesystem of `directory` says when an attribute was set.
-    pub(crate) fn covers(directory: BorrowedFd<'_>) -> bool {
-        // The low half is the number on every architecture; some sign it.
-        fstatfs(directory).is_ok_and(|fs| TRUSTED.contains(&((fs.f_type as u64 & 0xffff_ffff) as u32)))
+    /// Drops what is kept of that tree: every name is asked the next time.
+    pub fn forget(directory: &Path, key: &[u8]) {
+        let _ = std::fs::remove_file(directory.join(&*blake3::hash(key).to_hex()));
+    }
+
+    /// Whether what is on the mount with this id says when an attribute was set.
+    pub(crate) fn covers(&self, mount: u64) -> bool {
+        self.mounts.binary_search(&mount).is_ok()
     }
 
     /// Whether none of these has an attribute.
@@ -105,7 +143,8 @@ impl BareList {
     /// None of these `names` has an attribute.
     pub(crate) fn add(&self, stamps: &Stamps, names: usize) {
         self.names.fetch_add(names as u64, Ordering::Relaxed);
-        if stamps.newest_seconds < self.settled_seconds
+        if !stamps.rounded
+            && stamps.newest_seconds < self.settled_seconds
             && let Ok(mut found) = self.found.lock()
         {
             found.push(stamps.hash());
@@ -120,18 +159,27 @@ impl BareList {
         let mut found = self.found.lock().map(|mut found| std::mem::take(&mut *found)).unwrap_or_default();
         found.sort_unstable();
         found.dedup();
-        if found == self.known || self.names.load(Ordering::Relaxed) < FEWEST_NAMES {
+        if !self.keep || found == self.known || self.names.load(Ordering::Relaxed) < FEWEST_NAMES {
             return Ok(());
         }
         let mut content = MAGIC.to_vec();
         content.extend(found.iter().flat_map(|hash| hash.to_le_bytes()));
         let checksum = blake3::hash(&content);
         content.extend_from_slice(checksum.as_bytes());
-        let Some(directory) = self.file.parent() else { return Ok(()) };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        drop_oldest(directory)?;
+        let Some(directory) = self.file.parent().filter(|_| content.len() <= LIMIT_BYTES) else {
+            return Ok(());
+        };
+        // Only where there is a place for it: nobody's tree gets a directory that nobody asked for.
+        match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        if !self.file.exists() {
+            drop_oldest(directory)?;
+        }
         // Nothing is flushed: half a list after a power failure is none.
-        let staged = self.file.with_extension(format!("{}.new", std::process::id()));
+        let staged = self.file.with_extension(std::process::id().to_string());
+        let _ = std::fs::remove_file(&staged);
         let new = File::options().write(true).create_new(true).mode(0o600).open(&staged);
         let written = new.and_then(|mut file| file.write_all(&content));
         written.and_then(|()| std::fs::rename(&staged, &self.file)).inspect_err(|_| {
@@ -140,10 +188,30 @@ impl BareList {
     }
 }
 
+/// The ids of the mounts whose change times cover attributes, sorted; none where a file server sets change times.
+fn trusted_mounts() -> Vec<u64> {
+    if SERVERS.iter().any(|module| Path::new(module).exists()) {
+        return Vec::new();
+    }
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut mounts: Vec<u64> = table.lines().filter_map(trusted_mount).collect();
+    mounts.sort_unstable();
+    mounts
+}
+
+/// The id of the mount that a line of `/proc/self/mountinfo` is about, if it is to be believed.
+fn trusted_mount(line: &str) -> Option<u64> {
+    let (mount, filesystem) = line.split_once(" - ")?;
+    let kind = filesystem.split(' ').next()?;
+    let mut options = mount.split([' ', ',']).chain(filesystem.split([' ', ',']));
+    let hides = options.any(|option| HIDING.contains(&option));
+    mount.split(' ').next()?.parse().ok().filter(|_| TRUSTED.contains(&kind) && !hides)
+}
+
 /// The list in `file`; none when there is none, or it is not what was written.
 fn read(file: &Path) -> Option<Vec<u64>> {
     let directory = openat(CWD, file.parent()?, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let content = durable::read(directory, file.file_name()?.to_str()?, LIMIT_BYTES).ok()??;
+    let content = durable::read(directory, file.file_name()?.to_str()?, LIMIT_BYTES as u64).ok()??;
     let (content, checksum) = content.split_at_checked(content.len().checked_sub(CHECKSUM_BYTES)?)?;
     let hashes = content.strip_prefix(MAGIC)?;
     let whole = blake3::hash(content) == *checksum.first_chunk()?;
@@ -155,8 +223,10 @@ fn drop_oldest(directory: &Path) -> io::Result<()> {
     let mut lists = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
+        let name = entry.file_name();
+        let list = name.len() >= 64 && name.as_encoded_bytes()[..64].iter().all(u8::is_ascii_hexdigit);
         match entry.metadata() {
-            Ok(metadata) if metadata.is_file() => lists.push((metadata.modified()?, entry.path())),
+            Ok(metadata) if list && metadata.is_file() => lists.push((metadata.modified()?, entry.path())),
             Ok(_) => {}
             // Another run made room, too.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -184,12 +254,23 @@ mod tests {
 
     /// The stamps of an inode that changed at `seconds`.
     fn stamps(seconds: i64) -> Stamps {
+        stamps_at(seconds, 4_000_000)
+    }
+
+    fn stamps_at(seconds: i64, nanoseconds: u32) -> Stamps {
         let mut stat = statx(CWD, c"/", AtFlags::empty(), statx_mask()).unwrap();
-        stat.stx_ctime.tv_sec = seconds;
+        (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec) = (1, 1);
         let mut stamps = Stamps::default();
-        stamps.clear();
+        stamps.begin(&stat);
+        (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec) = (seconds, nanoseconds);
         stamps.add(&stat);
         stamps
+    }
+
+    /// The list of a key where what is on one mount is believed.
+    fn load(directory: &Path, key: &[u8]) -> BareList {
+        let list = BareList::load(directory, key, true);
+        BareList { known: read(&list.file).unwrap_or_default(), mounts: vec![1], ..list }
     }
 
     fn list_in(directory: &Path) -> PathBuf {
@@ -199,39 +280,83 @@ mod tests {
     #[test]
     fn what_was_found_is_known_the_next_time_and_only_of_the_same_tree() {
         let work = tempfile::tempdir().unwrap();
-        let list = BareList::load(work.path(), b"tree");
+        let list = load(work.path(), b"tree");
         assert!(!list.knows(&stamps(1)));
         list.add(&stamps(1), MANY);
         list.save().unwrap();
-        let next = BareList::load(work.path(), b"tree");
+        let next = load(work.path(), b"tree");
         assert!(next.knows(&stamps(1)));
         assert!(!next.knows(&stamps(2)));
-        assert!(!BareList::load(work.path(), b"other").knows(&stamps(1)));
+        assert!(!load(work.path(), b"other").knows(&stamps(1)));
         // What is not found again is forgotten.
         next.add(&stamps(2), MANY);
         next.save().unwrap();
-        let last = BareList::load(work.path(), b"tree");
+        let last = load(work.path(), b"tree");
         assert_eq!((last.knows(&stamps(1)), last.knows(&stamps(2))), (false, true));
     }
 
     #[test]
     fn what_changed_a_moment_ago_may_change_again_in_the_same_tick() {
         let work = tempfile::tempdir().unwrap();
-        let list = BareList::load(work.path(), b"tree");
+        let list = load(work.path(), b"tree");
         for seconds in [list.settled_seconds, list.settled_seconds + SETTLED_SECONDS, i64::MAX] {
             list.add(&stamps(seconds), MANY);
         }
         list.add(&stamps(list.settled_seconds - 1), MANY);
         list.save().unwrap();
-        let next = BareList::load(work.path(), b"tree");
+        let next = load(work.path(), b"tree");
         assert_eq!(next.known.len(), 1);
         assert!(next.knows(&stamps(list.settled_seconds - 1)));
     }
 
     #[test]
+    fn a_time_that_came_with_an_image_is_not_believed() {
+        let work = tempfile::tempdir().unwrap();
+        let list = load(work.path(), b"tree");
+        list.add(&stamps_at(1_700_000_000, 0), MANY);
+        list.add(&stamps(1), MANY);
+        list.save().unwrap();
+        let next = load(work.path(), b"tree");
+        assert_eq!((next.knows(&stamps(1)), next.known.len()), (true, 1));
+    }
+
+    #[test]
+    fn only_mounts_that_tell_and_hide_nothing_are_believed() {
+        for (line, id) in [
+            ("36 35 98:0 / /mnt rw,noatime master:1 - ext4 /dev/root rw,errors=continue", Some(36)),
+            ("37 35 98:0 / /mnt rw - xfs /dev/sdb rw,attr2", Some(37)),
+            ("38 35 0:41 /@ /mnt rw - btrfs /dev/sdc rw,subvol=/@", Some(38)),
+            ("38 35 0:41 /@ /mnt rw - btrfs /dev/sdc rw,noacl,subvol=/@", None),
+            ("36 35 98:0 / /mnt rw - ext4 /dev/root rw,nouser_xattr", None),
+            ("39 35 0:42 / /mnt rw - 9p host rw,trans=virtio", None),
+            ("40 35 0:43 / /mnt rw - tmpfs tmpfs rw", None),
+            ("41 35 0:44 / /mnt rw - fuse.ext4 ext4 rw", None),
+            ("ext4 - ext4", None),
+            ("", None),
+        ] {
+            assert_eq!(trusted_mount(line), id, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_or_not_to_be_kept_is_not_there_the_next_time() {
+        let work = tempfile::tempdir().unwrap();
+        let list = BareList { keep: false, ..load(work.path(), b"tree") };
+        list.add(&stamps(1), MANY);
+        list.save().unwrap();
+        assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0);
+        let list = load(work.path(), b"tree");
+        list.add(&stamps(1), MANY);
+        list.save().unwrap();
+        assert!(load(work.path(), b"tree").knows(&stamps(1)));
+        BareList::forget(work.path(), b"tree");
+        assert!(!load(work.path(), b"tree").knows(&stamps(1)));
+    }
+
+    #[test]
     fn a_list_that_is_damaged_is_empty() {
         let work = tempfile::tempdir().unwrap();
-        let list = BareList::load(work.path(), b"tree");
+        let list = load(work.path(), b"tree");
         list.add(&stamps(1), MANY);
         list.save().unwrap();
         let file = list_in(work.path());
@@ -240,24 +365,25 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
             fs::write(&file, &damaged).unwrap();
-            assert!(BareList::load(work.path(), b"tree").known.is_empty(), "byte {at}");
+            assert!(load(work.path(), b"tree").known.is_empty(), "byte {at}");
             fs::write(&file, &whole[..at]).unwrap();
-            assert!(BareList::load(work.path(), b"tree").known.is_empty(), "{at} bytes");
+            assert!(load(work.path(), b"tree").known.is_empty(), "{at} bytes");
         }
     }
 
     #[test]
     fn little_is_not_kept_and_lists_do_not_pile_up() {
         let work = tempfile::tempdir().unwrap();
-        let few = BareList::load(work.path(), b"few");
+        let few = load(work.path(), b"few");
         few.add(&stamps(1), 10);
         few.save().unwrap();
         assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0);
+        fs::write(work.path().join("of-somebody-else"), "").unwrap();
         for number in 0..KEPT_LISTS + 8 {
-            let list = BareList::load(work.path(), &number.to_le_bytes());
+            let list = load(work.path(), &number.to_le_bytes());
             list.add(&stamps(1), MANY);
             list.save().unwrap();
         }
-        assert_eq!(fs::read_dir(work.path()).unwrap().count(), KEPT_LISTS);
+        assert_eq!(fs::read_dir(work.path()).unwrap().count(), KEPT_LISTS + 1);
     }
 }

@@ -4,7 +4,6 @@
 //! the last one is there. What can go wrong: names and metadata of a whole large directory in memory, so a batch is small.
 
 use std::ffi::CStr;
-use std::os::fd::BorrowedFd;
 
 use rustix::fs::Statx;
 use rustix::io::Result;
@@ -12,6 +11,8 @@ use rustix::io::Result;
 use super::bare::Stamps;
 use super::list::Taken;
 use super::metadata::read_stat;
+use super::root::identity_of;
+use super::view::Place;
 
 /// How many names a batch has at most; with their metadata they fit a processor's nearer cache.
 const BATCH_NAMES: usize = 256;
@@ -45,18 +46,19 @@ impl Batch {
         &self.stamps
     }
 
-    /// Reads the metadata of all; false when that of one could not be had.
-    pub(crate) fn read(&mut self, directory: BorrowedFd<'_>) -> bool {
-        self.stamps.clear();
-        let mut rest = &*self.names;
+    /// Reads the metadata of all; false when that of one could not be had, or is of another filesystem.
+    pub(crate) fn read(&mut self, place: &Place<'_>) -> bool {
+        self.stamps.begin(place.stat);
+        let (mut rest, mut whole) = (&*self.names, true);
         while let Some(name) = next(&mut rest) {
-            let stat = read_stat(directory, name);
-            if let Ok(stat) = &stat {
-                self.stamps.add(stat);
+            let stat = read_stat(place.directory, name);
+            match &stat {
+                Ok(stat) if !place.identity().boundary_to(&identity_of(stat)) => self.stamps.add(stat),
+                _ => whole = false,
             }
             self.stats.push(stat);
         }
-        self.stats.iter().all(Result::is_ok)
+        whole
     }
 
     /// Hands over each name with its metadata, and is empty.

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::bare::BareList;
 use super::batch::Batch;
 use super::boundary::{is_hollow, never_entered};
-use super::metadata::{Detail, Scratch, complete, read_kind, read_stat};
+use super::metadata::{Detail, Scratch, complete, read_entry, read_kind, read_stat};
 use super::slice::Slice;
 use super::view::{Named, Place, Seen, View, is_stage_name};
 use crate::problem::Operation;
@@ -58,7 +58,7 @@ impl View {
     ) -> rustix::io::Result<()> {
         let mut buffer = [MaybeUninit::uninit(); DIRENT_BYTES];
         let mut names = RawDir::new(place.directory, &mut buffer);
-        let bare = self.bare.as_deref().filter(|_| BareList::covers(place.directory));
+        let bare = self.bare.as_deref().filter(|bare| bare.covers(place.identity().mount));
         let mut batch = std::mem::take(&mut scratch.batch);
         let listed = loop {
             let Some(dirent) = names.next() else { break Ok(()) };
@@ -108,7 +108,7 @@ impl View {
         each: &mut dyn FnMut(Seen<'_>),
     ) {
         let count = batch.len();
-        let whole = batch.read(place.directory);
+        let whole = batch.read(place);
         let known = whole && list.knows(batch.stamps());
         let mut bare = whole;
         batch.drain(|name, taken, stat| bare &= self.read(place, name, taken, stat, known, scratch, each));
@@ -165,7 +165,9 @@ impl View {
     ) -> bool {
         let Taken { is_directory, scope, auth_set, below, detail } = taken;
         let read = match stat {
-            Ok(stat) => complete(place.directory, name, stat, detail, bare, scratch),
+            // It may have become something else since.
+            Ok(stat) => complete(place.directory, name, stat, detail, bare, scratch)
+                .or_else(|_| read_entry(place.directory, name, detail, scratch)),
             Err(error) => Err(error),
         };
         let operation = if detail == Detail::Content { Operation::Read } else { Operation::ReadMetadata };
@@ -189,7 +191,7 @@ impl View {
             each(place.problem(name, Operation::ReadMetadata, Errno::AGAIN));
             return false;
         }
-        let bare = entry.xattrs.is_empty();
+        let bare = bare || scratch.bare;
         let below = below.filter(|_| is_directory && scope != Scope::Empty);
         let mut named = Named { name, scope, auth_set, below, entry, inode };
         if is_directory && named.below.is_some() && !self.enters(place, &named) {
@@ -208,12 +210,12 @@ impl View {
         if is_hollow(place.directory, child.name, &child.inode.identity) {
             return false;
         }
-        let boundary = place.identity.boundary_to(&child.inode.identity);
+        let boundary = place.identity().boundary_to(&child.inode.identity);
         if !boundary && self.boundaries.barriers.is_empty() {
             return true;
         }
         let path = place.path.join(child.name.to_bytes());
-        if !self.boundaries.enters(&path, &place.identity, &child.inode.identity) {
+        if !self.boundaries.enters(&path, &place.identity(), &child.inode.identity) {
             return false;
         }
         !boundary || self.root.open_directory(&path).is_ok_and(|directory| !never_entered(directory))

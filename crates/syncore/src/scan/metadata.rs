@@ -56,6 +56,8 @@ pub struct Scratch {
     pub(crate) value: Vec<u8>,
     /// Whether the last name that was read has attributes.
     pub(crate) had_xattrs: bool,
+    /// Whether the kernel said of the last name that was read that it has none, shown or not.
+    pub(super) bare: bool,
     pub(super) batch: Batch,
 }
 
@@ -66,6 +68,7 @@ impl Default for Scratch {
             list: vec![0; XATTR_LIMIT_BYTES],
             value: Vec::with_capacity(XATTR_LIMIT_BYTES),
             had_xattrs: false,
+            bare: false,
             batch: Batch::default(),
         }
     }
@@ -210,9 +213,12 @@ fn list_xattrs(directory: BorrowedFd<'_>, name: &CStr, scratch: &mut Scratch) ->
         match listed {
             Err(Errno::RANGE) if offered < XATTR_LIMIT_BYTES => offered = XATTR_LIMIT_BYTES,
             Ok(length) if length > offered => offered = XATTR_FIRST_BYTES,
-            Err(Errno::OPNOTSUPP | Errno::NODATA) => return Ok(0),
+            Err(Errno::OPNOTSUPP | Errno::NODATA) => {
+                scratch.bare = false;
+                return Ok(0);
+            }
             other => {
-                scratch.had_xattrs = matches!(other, Ok(1..));
+                (scratch.had_xattrs, scratch.bare) = (matches!(other, Ok(1..)), other == Ok(0));
                 return other;
             }
         }

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::metadata::{Detail, Scratch};
-use super::root::{identity_of, statx_mask};
+use super::root::statx_mask;
 use super::view::{Place, Seen, View};
 use crate::monitor::Monitor;
 use crate::rules::{Cursor, Scope};
@@ -99,7 +99,7 @@ fn level(view: &View, path: RelPath, cursor: &Cursor, slice: &Slice) -> Level {
     let Ok(stat) = statx(&directory, c"", AtFlags::EMPTY_PATH, statx_mask()) else {
         return Level { path, names };
     };
-    let place = Place { directory: directory.as_fd(), path: &path, identity: identity_of(&stat), cursor };
+    let place = Place { directory: directory.as_fd(), path: &path, stat: &stat, cursor };
     let ended = |child: &RelPath| {
         // Everything below a directory that is before the path, and not above it, is before it, too.
         slice.after.as_ref().is_some_and(|after| child <= after && !after.starts_with(child))

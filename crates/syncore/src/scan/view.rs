@@ -8,12 +8,13 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use rustix::fs::Statx;
 use rustix::io::Errno;
 
 use super::bare::BareList;
 use super::boundary::Boundaries;
 use super::metadata::{Detail, Inode, Scratch, read_entry};
-use super::root::{Identity, Root};
+use super::root::{Identity, Root, identity_of};
 use super::slice::Slice;
 use crate::problem::{Operation, Problem};
 use crate::rules::{Cursor, RuleSet, Scope};
@@ -157,13 +158,19 @@ pub struct Place<'a> {
     pub directory: BorrowedFd<'a>,
     /// Its path below the root.
     pub path: &'a RelPath,
-    /// Its identity, for boundaries.
-    pub identity: Identity,
+    /// What it was before anything in it was read.
+    pub stat: &'a Statx,
     /// The rules' cursor in it.
     pub cursor: &'a Cursor,
 }
 
 impl Place<'_> {
+    /// Its identity, for boundaries.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        identity_of(self.stat)
+    }
+
     pub(super) fn problem<'n>(&self, name: &'n CStr, operation: Operation, error: Errno) -> Seen<'n> {
         let path = self.path.join(name.to_bytes());
         Seen::Unreadable(name, Problem::new(&path, operation, std::io::Error::from(error)))

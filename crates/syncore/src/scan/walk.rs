@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, statx};
 use rustix::io::Errno;
 
 use super::metadata::Scratch;
-use super::root::{identity_of, statx_mask};
+use super::root::statx_mask;
 use super::snapshot::{Builder, DirectoryFindings, Snapshot, member_of};
 use super::view::{Named, Place, Seen, View};
 use crate::monitor::Monitor;
@@ -167,12 +167,8 @@ impl<'s> Walk<'s> {
         children: &mut Vec<(CString, Cursor)>,
     ) -> rustix::io::Result<()> {
         let stat = statx(directory, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, statx_mask())?;
-        let place = Place {
-            directory: directory.as_fd(),
-            path: &task.path,
-            identity: identity_of(&stat),
-            cursor: &task.cursor,
-        };
+        let place =
+            Place { directory: directory.as_fd(), path: &task.path, stat: &stat, cursor: &task.cursor };
         let mut buffer = Vec::new();
         SCRATCH.with_borrow_mut(|scratch| {
             let detail = self.view.detail();

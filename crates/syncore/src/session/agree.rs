@@ -13,14 +13,13 @@ use crate::apply::{ELSEWHERE, PLAIN_HOME};
 use crate::profile::{Limits, SNAPSHOT_DIRECTORY};
 use crate::rules::{self, Action, Class, Origin, Rule, RuleSet, Scope, Treatment};
 use crate::scan::{Boundaries, Mount, Root, mounts_below};
+use crate::session::scans::{SCANS, keep_out};
 use crate::session::{Job, SessionError};
 use crate::tree::{NameKey, RelPath};
 use crate::wire::{Facts, Start};
 
 /// Where a root keeps what clonetool did to it.
 const OWN_STATE: &str = "/var/lib/clonetool";
-/// What is kept of scans: of inodes, which no copy has.
-const OWN_SCANS: &str = "/var/lib/clonetool/scans";
 
 /// What this end knows of `root`.
 pub(crate) fn facts(root: &Root, rules: Vec<Rule>, standby: bool) -> Facts {
@@ -100,9 +99,14 @@ pub(crate) fn decide(job: &Job, source: &Facts, standby: &Facts, delta: bool) ->
     if !standby.standby {
         keep_apart(&mut rules);
     }
-    // What was done to a standby was done to no copy of it.
-    let own = if source.standby { OWN_STATE } else { OWN_SCANS };
-    rules.push(Rule::new(Action::Class(Class::A), own, Origin { file: "clonetool".into(), line: 0 }));
+    if source.standby {
+        // What was done to this root was done to no copy of it.
+        let origin = Origin { file: "clonetool".into(), line: 0 };
+        rules.push(Rule::new(Action::Class(Class::A), OWN_STATE, origin));
+    }
+    for directory in options.scans.as_deref().into_iter().chain([Path::new(SCANS)]) {
+        keep_out(directory, [&source.root, &standby.root], &mut rules);
+    }
     if options.whole.is_some() {
         rules.extend(areas(&standby.mounts));
     }

@@ -11,9 +11,7 @@ use rustix::fs::{AtFlags, statx};
 
 use crate::plan::Line;
 use crate::rules::{Cursor, Scope};
-use crate::scan::{
-    Detail, Inode, Named, Place, Scratch, Seen, Snapshot, View, identity_of, line_digest, statx_mask,
-};
+use crate::scan::{Detail, Inode, Named, Place, Scratch, Seen, Snapshot, View, line_digest, statx_mask};
 use crate::tree::{Kind, LinkGroup, NameHash, RelPath};
 
 /// The group of an inode that has more than one name in scope.
@@ -51,7 +49,7 @@ pub(crate) fn read(
     let Some(cursor) = cursor_at(view, path) else { return Err(rustix::io::Errno::NOENT) };
     let directory = view.root.open_directory(path)?;
     let stat = statx(&directory, c"", AtFlags::EMPTY_PATH, statx_mask())?;
-    let place = Place { directory: directory.as_fd(), path, identity: identity_of(&stat), cursor: &cursor };
+    let place = Place { directory: directory.as_fd(), path, stat: &stat, cursor: &cursor };
     view.read_directory(&place, detail, &mut Scratch::default(), select, each)
 }
 

@@ -35,6 +35,7 @@ mod receive_lane;
 mod receiver;
 mod refine;
 mod restore;
+mod scans;
 mod send;
 mod sender;
 mod stable;
@@ -56,6 +57,8 @@ pub use job::{AgentLimits, Approval, Initiator, Job, Location, Options, Portion,
 pub(crate) use lock::lock_root;
 pub use lock::{RootLock, claim, lock};
 pub use restore::{State, generations, recover, resume, roll_back, state};
+pub use scans::SCANS;
+use scans::Scans;
 
 /// Runs `job` to its end and says what was done.
 ///
@@ -109,7 +112,11 @@ pub fn run_under(
             run_local(job, (source, frozen), destination, initiator, monitor)
         }
         (Location::Local(source), Location::Remote(remote, path)) => {
-            let sender = sender::Sender::open(source, frozen, job.options.scans.as_deref())?;
+            let sender = sender::Sender::open(
+                source,
+                frozen,
+                Scans::new(job.options.scans.as_deref(), job.options.dry_run),
+            )?;
             run_remote(job, remote, path, Part::Receiver, monitor, |connection, peer| {
                 tell_recovery(peer, monitor);
                 let mut start = agree::decide(job, sender.facts(), peer, true)?;
@@ -200,7 +207,8 @@ fn run_local(
     initiator: &mut dyn Initiator,
     monitor: &dyn Monitor,
 ) -> Result<Report, SessionError> {
-    let sender = sender::Sender::open(source, frozen, job.options.scans.as_deref())?;
+    let sender =
+        sender::Sender::open(source, frozen, Scans::new(job.options.scans.as_deref(), job.options.dry_run))?;
     let receiver = receiver::Receiving::open(destination, job.options.dry_run, job.options.scans.as_deref())?;
     tell_recovery(receiver.facts(), monitor);
     let mut start = agree::decide(job, sender.facts(), receiver.facts(), false)?;
@@ -317,7 +325,8 @@ fn serve_on(
     let path = confine(&path, limit.as_ref())?;
     match open.part {
         Part::Sender => {
-            let sender = sender::Sender::open(&path, None, limits.scans.as_deref())?;
+            let sender =
+                sender::Sender::open(&path, None, Scans::new(limits.scans.as_deref(), open.dry_run))?;
             check_confined(&sender.facts().root, limit.as_ref())?;
             let _lock = if open.dry_run { None } else { lock::claim_root(&sender.root())? };
             connection.outgoing.send(CONTROL, Message::Opened(sender.facts().clone()))?;
@@ -492,7 +501,7 @@ mod tests {
         // Between the look and the opening.
         std::fs::remove_dir(jail.join("swapped")).unwrap();
         std::os::unix::fs::symlink(&outside, jail.join("swapped")).unwrap();
-        let sender = sender::Sender::open(&resolved, None, None).unwrap();
+        let sender = sender::Sender::open(&resolved, None, Scans::new(None, true)).unwrap();
         let judged = check_confined(&sender.facts().root, Some(&limit));
         assert!(matches!(judged, Err(SessionError::Refused(_))), "{judged:?}");
     }

@@ -24,8 +24,9 @@ use crate::session::local::LocalSource;
 use crate::session::lock::{RootLock, lock_root};
 use crate::session::questions::{Described, answer_of_missing, answer_until_planned};
 use crate::session::receive::{Done, Receiver};
+use crate::session::scans::Scans;
 use crate::session::send::send_problems;
-use crate::session::sender::{bare_list, note_all, scan_root, sorted};
+use crate::session::sender::{note_all, scan_root, sorted};
 use crate::session::{Report, Say, SessionError, agree, ask, last_word, radius, restore, unexpected};
 use crate::tree::{NameKey, RelPath};
 use crate::wire::{CONTROL, Connection, Facts, Incoming, Message, Part, Question, Start};
@@ -213,8 +214,8 @@ impl Receiving {
         if !kept.clone().all(|rule| rules.contains(rule)) {
             rules.extend(kept.cloned());
         }
-        let scans = self.scans.as_deref().filter(|_| !start.checksum);
-        let bare = scans.map(|scans| bare_list(scans, &self.facts.root, &rules));
+        let scans = Scans::new(self.scans.as_deref(), self.dry_run);
+        let bare = scans.bare(&self.facts.root, &rules, start);
         Ok(View {
             root: Arc::clone(root),
             rules: Arc::new(RuleSet::compile(rules)?),
@@ -406,5 +407,22 @@ fn await_decision(
             }
             other => return Err(unexpected(other)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A running system is a standby without a file of ours, and the first part of a run would have made the parent.
+    #[test]
+    fn what_is_held_can_be_planned_before_anything_was_synced() {
+        let work = tempfile::tempdir().unwrap();
+        let held = work.path().join(PRODUCTION);
+        let receiving = Receiving::open(&held, true, None).unwrap();
+        assert!(receiving.facts().root.ends_with(PRODUCTION.as_bytes()) && receiving.facts().empty);
+        assert_eq!(std::fs::read_dir(work.path()).unwrap().count(), 0, "a plan makes nothing");
+        assert!(Receiving::open(&held, false, None).is_err());
+        assert!(Receiving::open(&work.path().join("no/such"), true, None).is_err());
     }
 }

@@ -10,10 +10,11 @@ use crate::monitor::{Monitor, Phase};
 use crate::plan::Plan;
 use crate::prepare::Journal;
 use crate::problem::{Operation, Problem};
-use crate::rules::{Rule, RuleSet, Scope};
-use crate::scan::{BareList, KEPT_LINES_BYTES, Root, Snapshot, View, scan};
+use crate::rules::{RuleSet, Scope};
+use crate::scan::{KEPT_LINES_BYTES, Root, Snapshot, View, scan};
 use crate::session::changed_here::CHANGED_HERE_NAMED;
 use crate::session::planner::Planner;
+use crate::session::scans::Scans;
 use crate::session::send::{Transfer, send_problems};
 use crate::session::{Report, Say, SessionError, agree, ask, last_word, unexpected};
 use crate::wire::{CONTROL, Connection, Facts, Incoming, Message, Start};
@@ -26,7 +27,7 @@ pub(crate) struct Sender<'m> {
     root: Arc<Root>,
     facts: Facts,
     frozen: Option<&'m Frozen>,
-    scans: Option<&'m Path>,
+    scans: Scans<'m>,
 }
 
 impl<'m> Sender<'m> {
@@ -34,7 +35,7 @@ impl<'m> Sender<'m> {
     pub(crate) fn open(
         path: &Path,
         frozen: Option<&'m Frozen>,
-        scans: Option<&'m Path>,
+        scans: Scans<'m>,
     ) -> Result<Self, SessionError> {
         let live = match frozen {
             Some(frozen) => frozen.live(),
@@ -45,6 +46,8 @@ impl<'m> Sender<'m> {
         let mut facts = agree::facts(&live, Vec::new(), prepared);
         let root = frozen.and_then(Frozen::root).unwrap_or(live);
         facts.empty |= agree::is_empty(&root);
+        // When it was frozen nobody here knows, and what changed within that tick may have changed again.
+        let scans = if frozen.is_some() { Scans::new(None, true) } else { scans };
         Ok(Self { root, facts, frozen, scans })
     }
 
@@ -65,10 +68,7 @@ impl<'m> Sender<'m> {
         monitor: &dyn Monitor,
     ) -> Result<Report, SessionError> {
         monitor.phase(Phase::Scan);
-        let bare = self
-            .scans
-            .filter(|_| !start.checksum)
-            .map(|scans| bare_list(scans, &self.facts.root, &start.rules));
+        let bare = self.scans.bare(&self.facts.root, &start.rules, &start);
         let view = View {
             root: Arc::clone(&self.root),
             rules: Arc::new(RuleSet::compile(start.rules)?),
@@ -248,14 +248,6 @@ pub(crate) fn scan_root(view: &View, local: bool, monitor: &dyn Monitor) -> Resu
             reason: std::io::Error::from(error).to_string(),
         }),
     }
-}
-
-/// What is known from earlier scans of the tree at `root` under the same rules, of what is kept in the directory `scans`.
-pub(crate) fn bare_list(scans: &Path, root: &[u8], rules: &[Rule]) -> Arc<BareList> {
-    // Not everybody is shown all attributes. A list under a wrong key costs time only: it is of inodes, not of paths.
-    let user = rustix::process::geteuid().as_raw();
-    let key = postcard::to_allocvec(&(user, root, rules)).unwrap_or_default();
-    Arc::new(BareList::load(scans, &key))
 }
 
 /// Collects problems and tells the monitor of them.
