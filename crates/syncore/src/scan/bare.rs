@@ -9,25 +9,26 @@
 //! * a change within the tick of the clock in which the name was read: what changed a moment ago is asked again;
 //! * metadata of one inode and the list of another, when names were exchanged in between (XFS then sets the change time of
 //!   neither): the directory's own change time, read before, is part of the hash;
-//! * a filesystem that forgets to set the time, gets it from another host, or was mounted so that it hides attributes:
-//!   only mounts of filesystems are believed that are known to do it right, and nothing of what is mounted in them;
+//! * another filesystem with the same inodes, such as a later snapshot or image in the same place: the mount is part of the
+//!   hash, by an id that no other mount has until the next boot (`STATX_MNT_ID_UNIQUE`, Linux 6.8), and so is the boot;
+//! * a filesystem that forgets to set the time, gets it from another host, has snapshots within one mount (btrfs), or was
+//!   mounted so that it hides attributes: only mounts of ext2 to ext4 and XFS are believed, and nothing that is mounted there;
 //! * a file server in the kernel that sets the times its clients ask for: where there is one, nothing is believed;
-//! * a time that came with the image of the filesystem, the same in the next image: one without nanoseconds is not believed;
-//! * a snapshot, of which nobody here knows when it was made: nothing is kept of it;
-//! * a clock that was set back, or a device written to behind the filesystem's back (debugfs(8)): a run that compares
-//!   content asks everywhere, and what was kept is dropped.
+//! * a clock that was set back, or a mounted device written to behind the filesystem's back (debugfs(8)): a run that
+//!   compares content asks everywhere, and what was kept is dropped.
 //!
 //! A list that is lost or damaged costs time and nothing else.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{CWD, Mode, OFlags, Statx, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, openat, statx};
 
 use crate::durable;
 
@@ -45,27 +46,32 @@ const KEPT_LISTS: usize = 32;
 const SETTLED_SECONDS: i64 = 2;
 
 /// Filesystems whose change time covers attributes (the type of a mount, proc_pid_mountinfo(5)).
-const TRUSTED: [&str; 5] = ["ext2", "ext3", "ext4", "xfs", "btrfs"];
+const TRUSTED: [&str; 4] = ["ext2", "ext3", "ext4", "xfs"];
 /// Mount options under which attributes that are there are not shown.
 const HIDING: [&str; 2] = ["noacl", "nouser_xattr"];
 /// File servers in the kernel that set change times at a client's word.
 const SERVERS: [&str; 2] = ["/sys/module/ksmbd", "/sys/module/nfsd"];
+
+/// `STATX_MNT_ID_UNIQUE` (linux/stat.h).
+const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+/// A mount, by an id that is given once between two boots.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UniqueMount(u64);
 
 /// Several names of a directory together: its own inode and change time, and theirs in the order in which they are listed.
 #[derive(Debug, Default)]
 pub(crate) struct Stamps {
     bytes: Vec<u8>,
     newest_seconds: i64,
-    /// Whether one has no nanoseconds: whoever made the filesystem wrote it, or it keeps none.
-    rounded: bool,
 }
 
 impl Stamps {
-    /// Begins anew, with what `directory` was before anything in it was read.
-    pub(crate) fn begin(&mut self, directory: &Statx) {
+    /// Begins anew, with what `directory` was before anything in it was read, and the mount that it is on.
+    pub(crate) fn begin(&mut self, directory: &Statx, mount: UniqueMount) {
         self.bytes.clear();
+        self.bytes.extend_from_slice(&mount.0.to_le_bytes());
         self.newest_seconds = i64::MIN;
-        self.rounded = false;
         self.add(directory);
     }
 
@@ -75,7 +81,6 @@ impl Stamps {
         self.bytes.extend_from_slice(&changed.tv_sec.to_le_bytes());
         self.bytes.extend_from_slice(&changed.tv_nsec.to_le_bytes());
         self.newest_seconds = self.newest_seconds.max(changed.tv_sec);
-        self.rounded |= changed.tv_nsec == 0;
     }
 
     fn hash(&self) -> u64 {
@@ -104,7 +109,7 @@ impl BareList {
     /// The list of the tree that `key` stands for, of those that are kept in `directory`. One that cannot be read is empty,
     /// and what is found is kept if `keep`.
     ///
-    /// Two who are not shown the same attributes must not have the same key.
+    /// Two who are not shown the same attributes must not have the same key, nor two boots of a host.
     #[must_use]
     pub fn load(directory: &Path, key: &[u8], keep: bool) -> Self {
         let file = directory.join(&*blake3::hash(key).to_hex());
@@ -130,9 +135,12 @@ impl BareList {
         let _ = std::fs::remove_file(directory.join(&*blake3::hash(key).to_hex()));
     }
 
-    /// Whether what is on the mount with this id says when an attribute was set.
-    pub(crate) fn covers(&self, mount: u64) -> bool {
-        self.mounts.binary_search(&mount).is_ok()
+    /// The mount of an open directory, if what is on it says when an attribute was set; `mount` is its id.
+    pub(crate) fn covers(&self, directory: BorrowedFd<'_>, mount: u64) -> Option<UniqueMount> {
+        self.mounts.binary_search(&mount).ok()?;
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let stat = statx(directory, c"", flags, MNT_ID_UNIQUE).ok()?;
+        (stat.stx_mask & MNT_ID_UNIQUE.bits() != 0).then_some(UniqueMount(stat.stx_mnt_id))
     }
 
     /// Whether none of these has an attribute.
@@ -143,8 +151,7 @@ impl BareList {
     /// None of these `names` has an attribute.
     pub(crate) fn add(&self, stamps: &Stamps, names: usize) {
         self.names.fetch_add(names as u64, Ordering::Relaxed);
-        if !stamps.rounded
-            && stamps.newest_seconds < self.settled_seconds
+        if stamps.newest_seconds < self.settled_seconds
             && let Ok(mut found) = self.found.lock()
         {
             found.push(stamps.hash());
@@ -245,26 +252,24 @@ fn drop_oldest(directory: &Path) -> io::Result<()> {
 mod tests {
     use std::fs;
 
-    use rustix::fs::{AtFlags, statx};
-
     use super::*;
     use crate::scan::statx_mask;
 
     const MANY: usize = 20_000;
 
-    /// The stamps of an inode that changed at `seconds`.
-    fn stamps(seconds: i64) -> Stamps {
-        stamps_at(seconds, 4_000_000)
-    }
-
-    fn stamps_at(seconds: i64, nanoseconds: u32) -> Stamps {
+    /// The stamps of an inode that changed at `seconds`, in a directory of that mount that changed at `directory_seconds`.
+    fn stamps_in(mount: u64, directory_seconds: i64, seconds: i64) -> Stamps {
         let mut stat = statx(CWD, c"/", AtFlags::empty(), statx_mask()).unwrap();
-        (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec) = (1, 1);
+        stat.stx_ctime.tv_sec = directory_seconds;
         let mut stamps = Stamps::default();
-        stamps.begin(&stat);
-        (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec) = (seconds, nanoseconds);
+        stamps.begin(&stat, UniqueMount(mount));
+        stat.stx_ctime.tv_sec = seconds;
         stamps.add(&stat);
         stamps
+    }
+
+    fn stamps(seconds: i64) -> Stamps {
+        stamps_in(7, 1, seconds)
     }
 
     /// The list of a key where what is on one mount is believed.
@@ -286,7 +291,9 @@ mod tests {
         list.save().unwrap();
         let next = load(work.path(), b"tree");
         assert!(next.knows(&stamps(1)));
-        assert!(!next.knows(&stamps(2)));
+        assert!(
+            !next.knows(&stamps(2)) && !next.knows(&stamps_in(8, 1, 1)) && !next.knows(&stamps_in(7, 2, 1))
+        );
         assert!(!load(work.path(), b"other").knows(&stamps(1)));
         // What is not found again is forgotten.
         next.add(&stamps(2), MANY);
@@ -310,23 +317,12 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_came_with_an_image_is_not_believed() {
-        let work = tempfile::tempdir().unwrap();
-        let list = load(work.path(), b"tree");
-        list.add(&stamps_at(1_700_000_000, 0), MANY);
-        list.add(&stamps(1), MANY);
-        list.save().unwrap();
-        let next = load(work.path(), b"tree");
-        assert_eq!((next.knows(&stamps(1)), next.known.len()), (true, 1));
-    }
-
-    #[test]
     fn only_mounts_that_tell_and_hide_nothing_are_believed() {
         for (line, id) in [
             ("36 35 98:0 / /mnt rw,noatime master:1 - ext4 /dev/root rw,errors=continue", Some(36)),
             ("37 35 98:0 / /mnt rw - xfs /dev/sdb rw,attr2", Some(37)),
-            ("38 35 0:41 /@ /mnt rw - btrfs /dev/sdc rw,subvol=/@", Some(38)),
-            ("38 35 0:41 /@ /mnt rw - btrfs /dev/sdc rw,noacl,subvol=/@", None),
+            ("38 35 0:41 /@ /mnt rw - btrfs /dev/sdc rw,subvol=/@", None),
+            ("36 35 98:0 / /mnt rw,noacl - ext4 /dev/root rw", None),
             ("36 35 98:0 / /mnt rw - ext4 /dev/root rw,nouser_xattr", None),
             ("39 35 0:42 / /mnt rw - 9p host rw,trans=virtio", None),
             ("40 35 0:43 / /mnt rw - tmpfs tmpfs rw", None),

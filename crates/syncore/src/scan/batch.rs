@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use rustix::fs::Statx;
 use rustix::io::Result;
 
-use super::bare::Stamps;
+use super::bare::{Stamps, UniqueMount};
 use super::list::Taken;
 use super::metadata::read_stat;
 use super::root::identity_of;
@@ -47,8 +47,8 @@ impl Batch {
     }
 
     /// Reads the metadata of all; false when that of one could not be had, or is of another filesystem.
-    pub(crate) fn read(&mut self, place: &Place<'_>) -> bool {
-        self.stamps.begin(place.stat);
+    pub(crate) fn read(&mut self, place: &Place<'_>, mount: UniqueMount) -> bool {
+        self.stamps.begin(place.stat, mount);
         let (mut rest, mut whole) = (&*self.names, true);
         while let Some(name) = next(&mut rest) {
             let stat = read_stat(place.directory, name);

@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use rustix::fs::{FileType, RawDir, Statx};
 use rustix::io::Errno;
 
-use super::bare::BareList;
+use super::bare::{BareList, UniqueMount};
 use super::batch::Batch;
 use super::boundary::{is_hollow, never_entered};
 use super::metadata::{Detail, Scratch, complete, read_entry, read_kind, read_stat};
@@ -58,7 +58,10 @@ impl View {
     ) -> rustix::io::Result<()> {
         let mut buffer = [MaybeUninit::uninit(); DIRENT_BYTES];
         let mut names = RawDir::new(place.directory, &mut buffer);
-        let bare = self.bare.as_deref().filter(|bare| bare.covers(place.identity().mount));
+        let bare = self
+            .bare
+            .as_deref()
+            .and_then(|bare| Some((bare, bare.covers(place.directory, place.identity().mount)?)));
         let mut batch = std::mem::take(&mut scratch.batch);
         let listed = loop {
             let Some(dirent) = names.next() else { break Ok(()) };
@@ -103,12 +106,12 @@ impl View {
         &self,
         place: &Place<'_>,
         batch: &mut Batch,
-        list: &BareList,
+        (list, mount): (&BareList, UniqueMount),
         scratch: &mut Scratch,
         each: &mut dyn FnMut(Seen<'_>),
     ) {
         let count = batch.len();
-        let whole = batch.read(place);
+        let whole = batch.read(place, mount);
         let known = whole && list.knows(batch.stamps());
         let mut bare = whole;
         batch.drain(|name, taken, stat| bare &= self.read(place, name, taken, stat, known, scratch, each));

@@ -39,7 +39,8 @@ impl<'a> Scans<'a> {
         let administers =
             capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
         let namespace = std::fs::read_link("/proc/self/ns/user").unwrap_or_default();
-        let key = (user, administers, namespace.as_os_str().as_bytes(), root, rules);
+        let boot = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+        let key = (boot, user, administers, namespace.as_os_str().as_bytes(), root, rules);
         let key = postcard::to_allocvec(&key).ok()?;
         if !start.checksum {
             return Some(Arc::new(BareList::load(directory, &key, !self.dry_run)));
@@ -54,7 +55,9 @@ impl<'a> Scans<'a> {
 /// Adds to `out` what takes the directory of what is kept out of the scope of a run, where it is in one of its roots.
 pub(crate) fn keep_out(directory: &Path, roots: [&[u8]; 2], out: &mut Vec<Rule>) {
     for root in roots {
-        if let Ok(inside) = directory.strip_prefix(OsStr::from_bytes(root)) {
+        if let Ok(inside) = directory.strip_prefix(OsStr::from_bytes(root))
+            && inside != Path::new("")
+        {
             let pattern = rules::literal(&[b"/", inside.as_os_str().as_bytes()].concat());
             let origin = Origin { file: "clonetool".into(), line: 0 };
             out.push(Rule::new(Action::Protect, pattern, origin));

@@ -46,7 +46,7 @@ impl<'m> Sender<'m> {
         let mut facts = agree::facts(&live, Vec::new(), prepared);
         let root = frozen.and_then(Frozen::root).unwrap_or(live);
         facts.empty |= agree::is_empty(&root);
-        // When it was frozen nobody here knows, and what changed within that tick may have changed again.
+        // What is frozen is a mount of its own each time.
         let scans = if frozen.is_some() { Scans::new(None, true) } else { scans };
         Ok(Self { root, facts, frozen, scans })
     }
