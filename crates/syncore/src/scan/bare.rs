@@ -83,10 +83,18 @@ impl Stamps {
         self.newest_seconds = self.newest_seconds.max(changed.tv_sec);
     }
 
-    fn hash(&self) -> u64 {
+    pub(crate) fn seal(&self) -> Seal {
         let hash = blake3::hash(&self.bytes);
-        hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+        let hash = hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        Seal { hash, newest_seconds: self.newest_seconds }
     }
+}
+
+/// What is left of [`Stamps`].
+#[derive(Debug)]
+pub(crate) struct Seal {
+    hash: u64,
+    newest_seconds: i64,
 }
 
 /// Which names of one tree, under one set of rules, bear no extended attributes.
@@ -144,17 +152,17 @@ impl BareList {
     }
 
     /// Whether none of these has an attribute.
-    pub(crate) fn knows(&self, stamps: &Stamps) -> bool {
-        self.known.binary_search(&stamps.hash()).is_ok()
+    pub(crate) fn knows(&self, seal: &Seal) -> bool {
+        self.known.binary_search(&seal.hash).is_ok()
     }
 
     /// None of these `names` has an attribute.
-    pub(crate) fn add(&self, stamps: &Stamps, names: usize) {
+    pub(crate) fn add(&self, seal: &Seal, names: usize) {
         self.names.fetch_add(names as u64, Ordering::Relaxed);
-        if stamps.newest_seconds < self.settled_seconds
+        if seal.newest_seconds < self.settled_seconds
             && let Ok(mut found) = self.found.lock()
         {
-            found.push(stamps.hash());
+            found.push(seal.hash);
         }
     }
 
@@ -258,17 +266,17 @@ mod tests {
     const MANY: usize = 20_000;
 
     /// The stamps of an inode that changed at `seconds`, in a directory of that mount that changed at `directory_seconds`.
-    fn stamps_in(mount: u64, directory_seconds: i64, seconds: i64) -> Stamps {
+    fn stamps_in(mount: u64, directory_seconds: i64, seconds: i64) -> Seal {
         let mut stat = statx(CWD, c"/", AtFlags::empty(), statx_mask()).unwrap();
         stat.stx_ctime.tv_sec = directory_seconds;
         let mut stamps = Stamps::default();
         stamps.begin(&stat, UniqueMount(mount));
         stat.stx_ctime.tv_sec = seconds;
         stamps.add(&stat);
-        stamps
+        stamps.seal()
     }
 
-    fn stamps(seconds: i64) -> Stamps {
+    fn stamps(seconds: i64) -> Seal {
         stamps_in(7, 1, seconds)
     }
 

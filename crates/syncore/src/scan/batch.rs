@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use rustix::fs::Statx;
 use rustix::io::Result;
 
-use super::bare::{Stamps, UniqueMount};
+use super::bare::{Seal, Stamps, UniqueMount};
 use super::list::Taken;
 use super::metadata::read_stat;
 use super::root::identity_of;
@@ -41,13 +41,8 @@ impl Batch {
         self.len() >= BATCH_NAMES
     }
 
-    /// The stamps of all names that [`Batch::read`] has read last.
-    pub(crate) fn stamps(&self) -> &Stamps {
-        &self.stamps
-    }
-
-    /// Reads the metadata of all; false when that of one could not be had, or is of another filesystem.
-    pub(crate) fn read(&mut self, place: &Place<'_>, mount: UniqueMount) -> bool {
+    /// Reads the metadata of all; gives their seal, unless that of one could not be had, or is of another filesystem.
+    pub(crate) fn read(&mut self, place: &Place<'_>, mount: UniqueMount) -> Option<Seal> {
         self.stamps.begin(place.stat, mount);
         let (mut rest, mut whole) = (&*self.names, true);
         while let Some(name) = next(&mut rest) {
@@ -58,7 +53,7 @@ impl Batch {
             }
             self.stats.push(stat);
         }
-        whole
+        whole.then(|| self.stamps.seal())
     }
 
     /// Hands over each name with its metadata, and is empty.

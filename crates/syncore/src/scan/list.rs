@@ -61,6 +61,7 @@ impl View {
         let bare = self
             .bare
             .as_deref()
+            .filter(|_| detail == Detail::Quick)
             .and_then(|bare| Some((bare, bare.covers(place.directory, place.identity().mount)?)));
         let mut batch = std::mem::take(&mut scratch.batch);
         let listed = loop {
@@ -111,12 +112,15 @@ impl View {
         each: &mut dyn FnMut(Seen<'_>),
     ) {
         let count = batch.len();
-        let whole = batch.read(place, mount);
-        let known = whole && list.knows(batch.stamps());
-        let mut bare = whole;
+        if count == 0 {
+            return;
+        }
+        let seal = batch.read(place, mount);
+        let known = seal.as_ref().is_some_and(|seal| list.knows(seal));
+        let mut bare = true;
         batch.drain(|name, taken, stat| bare &= self.read(place, name, taken, stat, known, scratch, each));
-        if bare && count > 0 {
-            list.add(batch.stamps(), count);
+        if let Some(seal) = seal.filter(|_| bare) {
+            list.add(&seal, count);
         }
     }
 
@@ -167,12 +171,12 @@ impl View {
         each: &mut dyn FnMut(Seen<'_>),
     ) -> bool {
         let Taken { is_directory, scope, auth_set, below, detail } = taken;
-        let read = match stat {
-            // It may have become something else since.
-            Ok(stat) => complete(place.directory, name, stat, detail, bare, scratch)
-                .or_else(|_| read_entry(place.directory, name, detail, scratch)),
-            Err(error) => Err(error),
-        };
+        let mut read = stat.and_then(|stat| complete(place.directory, name, stat, detail, bare, scratch));
+        // It may have become something else since; of that, nothing is known.
+        let again = read.is_err() && stat.is_ok() && detail == Detail::Quick;
+        if again {
+            read = read_entry(place.directory, name, detail, scratch);
+        }
         let operation = if detail == Detail::Content { Operation::Read } else { Operation::ReadMetadata };
         let (mut entry, inode) = match read {
             Ok(read) => read,
@@ -194,7 +198,7 @@ impl View {
             each(place.problem(name, Operation::ReadMetadata, Errno::AGAIN));
             return false;
         }
-        let bare = bare || scratch.bare;
+        let bare = !again && (bare || scratch.bare);
         let below = below.filter(|_| is_directory && scope != Scope::Empty);
         let mut named = Named { name, scope, auth_set, below, entry, inode };
         if is_directory && named.below.is_some() && !self.enters(place, &named) {
