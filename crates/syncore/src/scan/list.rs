@@ -14,6 +14,7 @@ use super::bare::{BareList, UniqueMount};
 use super::batch::Batch;
 use super::boundary::{is_hollow, never_entered};
 use super::metadata::{Detail, Scratch, complete, read_entry, read_kind, read_stat};
+use super::root::Identity;
 use super::slice::Slice;
 use super::view::{Named, Place, Seen, View, is_stage_name};
 use crate::problem::Operation;
@@ -170,7 +171,7 @@ impl View {
         scratch: &mut Scratch,
         each: &mut dyn FnMut(Seen<'_>),
     ) -> bool {
-        let Taken { is_directory, scope, auth_set, below, detail } = taken;
+        let Taken { is_directory, mut scope, auth_set, below, detail } = taken;
         let mut read = stat.and_then(|stat| complete(place.directory, name, stat, detail, bare, scratch));
         // It may have become something else since; of that, nothing is known.
         let again = read.is_err() && stat.is_ok() && detail == Detail::Quick;
@@ -199,12 +200,11 @@ impl View {
             return false;
         }
         let bare = !again && (bare || scratch.bare);
-        let below = below.filter(|_| is_directory && scope != Scope::Empty);
-        let mut named = Named { name, scope, auth_set, below, entry, inode };
-        if is_directory && named.below.is_some() && !self.enters(place, &named) {
-            (named.scope, named.below) = (Scope::Empty, None);
+        let mut below = below.filter(|_| is_directory && scope != Scope::Empty);
+        if is_directory && below.is_some() && !self.enters(place, name, &inode.identity) {
+            (scope, below) = (Scope::Empty, None);
         }
-        each(Seen::Named(named));
+        each(Seen::Named(Named { name, scope, auth_set, below, entry, inode }));
         bare
     }
 
@@ -213,16 +213,16 @@ impl View {
         self.checksum && self.slice.as_ref().is_none_or(in_slice)
     }
 
-    fn enters(&self, place: &Place<'_>, child: &Named<'_>) -> bool {
-        if is_hollow(place.directory, child.name, &child.inode.identity) {
+    fn enters(&self, place: &Place<'_>, name: &CStr, child: &Identity) -> bool {
+        if is_hollow(place.directory, name, child) {
             return false;
         }
-        let boundary = place.identity().boundary_to(&child.inode.identity);
+        let boundary = place.identity().boundary_to(child);
         if !boundary && self.boundaries.barriers.is_empty() {
             return true;
         }
-        let path = place.path.join(child.name.to_bytes());
-        if !self.boundaries.enters(&path, &place.identity(), &child.inode.identity) {
+        let path = place.path.join(name.to_bytes());
+        if !self.boundaries.enters(&path, &place.identity(), child) {
             return false;
         }
         !boundary || self.root.open_directory(&path).is_ok_and(|directory| !never_entered(directory))

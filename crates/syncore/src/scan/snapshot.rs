@@ -51,8 +51,8 @@ pub(crate) struct Builder {
     pub(crate) protected: u64,
     /// How many names are below each directory at the top.
     tops: HashMap<Vec<u8>, u64>,
-    /// Digests of directories that last beyond this run.
-    lasting: Vec<Digest>,
+    /// What stands for each directory in the digest of the tree.
+    places: Vec<Digest>,
 }
 
 /// What one directory adds.
@@ -63,8 +63,10 @@ pub(crate) struct DirectoryFindings {
     pub(crate) leftovers: Vec<RelPath>,
     pub(crate) entries: u64,
     pub(crate) protected: u64,
-    /// Its digest that lasts beyond this run.
-    pub(crate) lasting: Digest,
+    /// The digest of its lines.
+    pub(crate) digest: Digest,
+    /// What stands for it in the digest of the tree.
+    pub(crate) place: Digest,
 }
 
 impl Builder {
@@ -75,20 +77,20 @@ impl Builder {
         Self { names, nodes: vec![node], room_bytes: kept_bytes, ..Self::default() }
     }
 
-    /// Sets a directory's own digest, of which `lines` are all there are if `whole`, and adds its subdirectories; gives
-    /// the number of the first of them.
+    /// Sets what was found in a directory, of which `lines` are all there are if `whole`, and adds its subdirectories;
+    /// gives the number of the first of them.
     pub(crate) fn add(
         &mut self,
         directory: u32,
-        lines: &mut DirectoryDigest,
+        lines: &DirectoryDigest,
         whole: bool,
         children: &[NameHash],
         found: DirectoryFindings,
     ) -> u32 {
-        self.nodes[directory as usize].digest = lines.digest();
+        self.nodes[directory as usize].digest = found.digest;
         let bytes = size_of::<(u32, Box<[ShortLine]>)>() + lines.len() * size_of::<ShortLine>();
         if whole && bytes <= self.room_bytes {
-            self.kept.insert(directory, lines.short_lines().collect());
+            self.kept.insert(directory, lines.short_lines());
             self.room_bytes -= bytes;
         }
         let first = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
@@ -107,7 +109,7 @@ impl Builder {
         self.leftovers.extend(found.leftovers);
         self.entries += found.entries;
         self.protected += found.protected;
-        self.lasting.push(found.lasting);
+        self.places.push(found.place);
         first
     }
 
@@ -151,7 +153,7 @@ impl Builder {
         }
         let mut keys: Vec<Digest> = groups.values().map(|group| group.key).collect();
         Snapshot {
-            tree: tree_digest(&mut self.lasting, &mut keys),
+            tree: tree_digest(&mut self.places, &mut keys),
             names: self.names,
             nodes: self.nodes,
             children,

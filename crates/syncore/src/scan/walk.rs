@@ -20,7 +20,7 @@ use super::view::{Named, Place, Seen, View};
 use crate::monitor::Monitor;
 use crate::problem::{Operation, Problem};
 use crate::rules::{Cursor, Scope};
-use crate::tree::{DirectoryDigest, Kind, NameHash, RelPath, digest_entry, digest_name};
+use crate::tree::{DirectoryDigest, Kind, NameHash, RelPath, digest_entry, digest_name, place_digest};
 
 /// How many directories may be held open for their children at once; the usual limit of a process is 1024.
 const HELD_DIRECTORIES: usize = 400;
@@ -129,12 +129,13 @@ impl<'s> Walk<'s> {
             self.monitor.problem(problem);
         }
         let names: Vec<_> = children.iter().map(|(name, _)| self.view.names.hash(name.to_bytes())).collect();
-        found.lasting = digest.lasting(&task.path);
+        found.digest = digest.digest();
+        found.place = place_digest(&task.path, &found.digest);
         let Ok(mut builder) = self.builder.lock() else { return };
         if let Some(top) = task.path.components().next() {
             builder.count(top, found.entries);
         }
-        let first = builder.add(task.node, &mut digest, whole, &names, found);
+        let first = builder.add(task.node, &digest, whole, &names, found);
         drop(builder);
         let Ok(directory) = opened else { return };
         self.held.fetch_add(1, Ordering::Relaxed);

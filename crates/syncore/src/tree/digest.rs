@@ -67,8 +67,8 @@ pub fn path_hash(path: &RelPath) -> Digest {
     truncate(&blake3::hash(path.as_bytes()))
 }
 
-/// The digest of a whole tree that is the same under every [`NameKey`], from those of its directories
-/// ([`DirectoryDigest::lasting`]) and the [`link_key`]s of its groups.
+/// The digest of a whole tree that is the same under every [`NameKey`], from the [`place_digest`]s of its directories
+/// and the [`link_key`]s of its groups.
 #[must_use]
 pub fn tree_digest(directories: &mut [Digest], groups: &mut [Digest]) -> Digest {
     let mut hasher = blake3::Hasher::new();
@@ -103,7 +103,7 @@ pub struct DirectoryDigest {
 }
 
 impl DirectoryDigest {
-    /// Adds one line: an entry, or what the caller folds in beside entries (a subtree, a link group).
+    /// Adds the line of a name: the hash of the name, and the digest of it and what is known of it.
     pub fn add(&mut self, key: NameHash, digest: Digest) {
         self.lines.push((key, digest));
     }
@@ -120,40 +120,37 @@ impl DirectoryDigest {
         self.lines.is_empty()
     }
 
-    /// The digest of all lines, independent of the order in which they were added.
+    /// The digest of all lines, whatever the order in which they were added and the [`NameKey`]: each line has its name
+    /// in its own digest.
     #[must_use]
-    pub fn digest(&mut self) -> Digest {
-        self.lines.sort_unstable();
-        let mut bytes = Vec::with_capacity(self.lines.len() * 24);
-        for (key, digest) in &self.lines {
-            bytes.extend_from_slice(&key.to_le_bytes());
-            bytes.extend_from_slice(digest);
-        }
-        truncate(&blake3::hash(&bytes))
+    pub fn digest(&self) -> Digest {
+        let mut digests: Vec<Digest> = self.lines.iter().map(|(_, digest)| *digest).collect();
+        digests.sort_unstable_by_key(|digest| u128::from_be_bytes(*digest));
+        truncate(&blake3::hash(digests.as_flattened()))
     }
 
-    /// The digest of the lines of the directory at `path` that is the same under every [`NameKey`].
+    /// The lines, shortened, in the order of the name hash.
     #[must_use]
-    pub fn lasting(&self, path: &RelPath) -> Digest {
-        let mut digests: Vec<&Digest> = self.lines.iter().map(|(_, digest)| digest).collect();
-        // Each line has its name in its digest, so their order need not say it.
-        digests.sort_unstable();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&path_hash(path));
-        for digest in digests {
-            hasher.update(digest);
-        }
-        truncate(&hasher.finalize())
+    pub fn short_lines(&self) -> Box<[ShortLine]> {
+        let mut lines: Box<[ShortLine]> =
+            self.lines.iter().map(|(name, digest)| shorten(*name, digest)).collect();
+        lines.sort_unstable();
+        lines
     }
+}
 
-    /// The lines, shortened.
-    pub fn short_lines(&self) -> impl Iterator<Item = ShortLine> {
-        self.lines.iter().map(|(name, digest)| {
-            let mut short = [0; 8];
-            short.copy_from_slice(&digest[..8]);
-            (*name, short)
-        })
-    }
+fn shorten(name: NameHash, digest: &Digest) -> ShortLine {
+    let mut short = [0; 8];
+    short.copy_from_slice(&digest[..8]);
+    (name, short)
+}
+
+/// What stands for the directory at `path` in a [`tree_digest`]: where it is, and the digest of its lines.
+#[must_use]
+pub fn place_digest(path: &RelPath, lines: &Digest) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&path_hash(path)).update(lines);
+    truncate(&hasher.finalize())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ mod path;
 
 pub use digest::{
     Digest, DirectoryDigest, NameHash, NameKey, ShortLine, digest_entry, digest_name, link_key, path_hash,
-    tree_digest,
+    place_digest, tree_digest,
 };
 pub use entry::{
     APPEND_FLAG, Attributes, Entry, IMMUTABLE_FLAG, INODE_FLAGS, Kind, LinkGroup, STATX_FLAGS, Timestamp,
