@@ -85,6 +85,9 @@ fn wrong_usage_is_exit_2() {
         vec!["sync", "no-such-profile"],
         vec!["explain", "no-such-profile", "/etc/passwd"],
         vec!["completions", "no-such-shell"],
+        vec!["enroll", "root@standby:/"],
+        vec!["profile", "check", "./no-such-profile.toml"],
+        vec!["verify"],
     ] {
         let output = clonetool(&args).expect_code(2);
         assert!(!output.stderr.is_empty(), "{args:?} says nothing");

@@ -4,10 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::plant::write;
-use crate::common::{Output, Workdir, clonetool};
+use crate::common::{CLONETOOL, Output, Workdir, clonetool};
+
+const PROFILE: &str = "description = \"limited\"\n[rules]\ninclude = [\"/\"]\n[delete]\nenabled = true\n";
 
 struct Pair {
-    _dir: Workdir,
+    dir: Workdir,
     source: PathBuf,
     standby: PathBuf,
     profile: PathBuf,
@@ -18,10 +20,10 @@ impl Pair {
     fn new(name: &str, plant: impl Fn(&Path)) -> Self {
         let dir = Workdir::new(name);
         let (source, standby, profile) = (dir.make("source"), dir.make("standby"), dir.join("daily.toml"));
-        write(&profile, "description = \"limited\"\n[rules]\ninclude = [\"/\"]\n[delete]\nenabled = true\n");
+        write(&profile, PROFILE);
         fs::create_dir_all(source.join("var/lib")).unwrap();
         plant(&source);
-        let pair = Self { _dir: dir, source, standby, profile };
+        let pair = Self { dir, source, standby, profile };
         pair.run("sync", &[]).expect_code(0);
         pair
     }
@@ -63,6 +65,33 @@ fn a_plan_that_deletes_much_is_refused_until_it_was_read() {
     let id = planned.summary()["plan"].as_str().unwrap().to_owned();
     pair.run("sync", &["--approve", &id]).expect_code(0);
     assert_eq!(present(&pair.standby.join("srv/data")), 400);
+}
+
+#[test]
+fn a_plan_says_for_what_its_run_would_be_refused_whichever_end_asks() {
+    let pair = Pair::new("radius-foretold", |root| files(&root.join("srv/data"), 1000));
+    for number in 0..600 {
+        fs::remove_file(pair.source.join(format!("srv/data/file-{number}"))).unwrap();
+    }
+    let told = "warning: a run would be refused: the plan deletes 600 entries, 600 of 1002 in /srv";
+    pair.run("plan", &[]).expect_code(0).expect_stderr(told);
+    let here = |path: &Path| path.display().to_string();
+    let there = |path: &Path| format!("peer:{}", path.display());
+    let by_path = pair.dir.join("by-path.toml");
+    write(&by_path, format!("{PROFILE}[commit]\nmode = \"file\"\n"));
+    let (profile, by_path, shell) = (here(&pair.profile), here(&by_path), here(&pair.dir.remote_shell()));
+    for (profile, source, standby) in [
+        (&profile, here(&pair.source), there(&pair.standby)),
+        (&profile, there(&pair.source), here(&pair.standby)),
+        (&by_path, here(&pair.source), there(&pair.standby)),
+    ] {
+        let ends = ["--source", &source, "--destination", &standby, "-e", &shell, "--remote-path", CLONETOOL];
+        clonetool(["plan", profile].iter().chain(&ends)).expect_code(0).expect_stderr(told);
+        let compared = clonetool(["verify", "--profile", profile].iter().chain(&ends)).expect_code(5);
+        assert_eq!(compared.stderr, "", "nobody asked what a run would do: {}", compared.describe());
+    }
+    let allowed = pair.run("sync", &["--dry-run", "--allow-deletes", "600"]).expect_code(0);
+    assert!(!allowed.stderr.contains("would be refused"), "{}", allowed.describe());
 }
 
 #[test]

@@ -48,6 +48,11 @@ fn find_in(directory: &Path, name: &OsStr) -> Result<Source, CommandError> {
         Ok((text, trusted)) => {
             Ok(Source { name: escape(path.as_os_str().as_encoded_bytes()), text, trusted })
         }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_path => {
+            Err(CommandError::usage(format!("no profile {shown}: there is no such file")).hint(format!(
+                "a name without a slash and .toml is looked up in {DIRECTORY} and among the shipped ones"
+            )))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let found = shipped().iter().find(|(other, _)| Some(*other) == name);
             let found = found.map(|(name, text)| Source {
@@ -212,6 +217,8 @@ mod tests {
             let Err(error) = find_in(directory.path(), OsStr::new(unknown)) else { panic!("{unknown}") };
             assert_eq!(error.exit_code(), 2);
             assert!(error.message.starts_with("no profile "), "{}", error.message);
+            let is_file = error.message.ends_with(": there is no such file");
+            assert_eq!(is_file, unknown.contains('/'), "{}", error.message);
         }
     }
 

@@ -43,6 +43,8 @@ pub(crate) struct Ui {
     itemize: bool,
     summary: bool,
     verbose: bool,
+    /// Whether somebody wants to know what a run would do.
+    foretells: bool,
     progress: Progress,
     log: Option<Log>,
     recorder: Option<Recorder>,
@@ -73,6 +75,7 @@ impl Ui {
             itemize: human && (options.itemize || purpose != Purpose::Change),
             summary: human && asked,
             verbose: options.verbose,
+            foretells: purpose == Purpose::Plan,
             progress: Progress::choose(options),
             log,
             recorder,
@@ -348,6 +351,12 @@ impl Monitor for Ui {
         }
         if let Some(recorder) = &self.recorder {
             recorder.changed_here(paths);
+        }
+    }
+
+    fn would_refuse(&self, reason: &str) {
+        if self.foretells {
+            self.warn(&format!("a run would be refused: {reason}"));
         }
     }
 

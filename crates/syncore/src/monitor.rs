@@ -43,6 +43,8 @@ pub trait Monitor: Send + Sync {
     /// Somebody changed these paths on the standby since the run that led to state `generation`, and this run is about to
     /// replace or delete them. At most 1000 are named.
     fn changed_here(&self, _generation: u64, _paths: &[RelPath]) {}
+    /// In a dry run: the standby would refuse the run, for this reason.
+    fn would_refuse(&self, _reason: &str) {}
     /// Asked now and then: whether the run should stop in good order.
     fn cancelled(&self) -> bool {
         false

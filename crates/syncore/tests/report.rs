@@ -107,8 +107,23 @@ fn a_run_says_which_state_it_led_to() {
     assert_eq!(sync(&source, &standby, false).generation, None, "path by path");
     let back = session::roll_back(&standby, "p", None, &[], false, &Silent).unwrap();
     assert_eq!((back.undone, back.state), (vec![2], Some(3)));
-    let refused = run(&job(&source, &standby, true), &mut |_| Approval::Run, &Silent);
+    let job = job(&source, &standby, true);
+    let refused = run(&job, &mut |_| Approval::Run, &Silent);
     assert!(matches!(refused, Err(SessionError::Suspended { state: 3 })), "{refused:?}");
+    let dry = Job { options: Options { dry_run: true, ..job.options.clone() }, ..job };
+    let foretold = Foretold::default();
+    run(&dry, &mut |_| Approval::Run, &foretold).unwrap();
+    let reasons = foretold.0.into_inner().unwrap();
+    assert!(matches!(&reasons[..], [reason] if reason.contains("it is in state 3")), "{reasons:?}");
+}
+
+#[derive(Default)]
+struct Foretold(Mutex<Vec<String>>);
+
+impl Monitor for Foretold {
+    fn would_refuse(&self, reason: &str) {
+        self.0.lock().unwrap().push(reason.to_owned());
+    }
 }
 
 #[derive(Default)]

@@ -99,6 +99,9 @@ fn parse_address(address: &[u8]) -> Result<(Option<String>, String), &'static st
         Some((user, host)) => (Some(user), host),
         None => (None, address),
     };
+    if host.contains('/') {
+        return Err("a host has no slash");
+    }
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     if host.is_empty() || user == Some("") {
         return Err("an empty host or user");
@@ -161,6 +164,11 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
             assert!(error.message.contains(expected), "{text}: {}", error.message);
         }
+        let place = Place::on_host("root@standby:/", "/".into()).unwrap_err();
+        assert_eq!(
+            (place.exit_code(), &place.message[..]),
+            (2, "standby address root@standby:/: a host has no slash")
+        );
         let control = Place::parse(OsStr::new("a\x1b[31m:/x")).unwrap_err();
         assert!(!control.message.contains('\x1b'));
     }

@@ -21,6 +21,8 @@ use crate::run::{self, Outcome, Purpose};
 /// Prints a line for each difference, in the form of rsync's --itemize-changes: what would have to happen to
 /// DESTINATION. What is only in DESTINATION is a difference, too.
 #[derive(Debug, Args)]
+#[command(override_usage = "clonetool verify [OPTIONS] <SOURCE> <DESTINATION>\n       \
+                            clonetool verify [OPTIONS] --profile <PROFILE>")]
 pub(crate) struct VerifyArguments {
     /// Compare this tree: PATH or [USER@]HOST:PATH
     #[arg(value_name = "SOURCE", required_unless_present = "profile", requires = "to")]

@@ -177,8 +177,14 @@ impl Receiving {
         report.totals = plan.totals();
         let own = RuleSet::compile(self.own.clone())?;
         check_plan(&view, &own, &plan)?;
-        if let Some(limits) = start.limits.as_ref().filter(|_| !self.dry_run && !plan.is_empty()) {
-            radius::check(&root, &snapshot, &plan, limits, start.approved.as_deref())?;
+        let limits = start.limits.as_ref().filter(|_| !plan.is_empty());
+        let within = limits.map_or(Ok(()), |limits| {
+            radius::check(&root, &snapshot, &plan, limits, start.approved.as_deref())
+        });
+        if self.dry_run {
+            foretell([restore::changeable(&root), within], connection, initiator.then_some(monitor))?;
+        } else {
+            within?;
         }
         if let Some(whole) = start.whole.as_ref().filter(|_| !plan.is_empty()) {
             tell_changed_here(&root, &plan, &whole.profile, connection, initiator.then_some(monitor))?;
@@ -284,6 +290,8 @@ type Locked = (Arc<Root>, Option<RootLock>);
 
 /// Below a frame, however long they are.
 const PATHS_PER_MESSAGE: usize = 128;
+/// For so many reasons a run can be refused of which a dry run knows.
+pub(super) const REFUSALS_TOLD: usize = 2;
 const ITEMS_PER_MESSAGE: usize = 64 * 1024;
 
 /// What carries out the changes: each path as it comes, or all of them at the end.
@@ -370,6 +378,29 @@ fn tell_changed_here(
     }
     for part in paths.chunks(PATHS_PER_MESSAGE) {
         connection.outgoing.send(CONTROL, Message::ChangedHere(generation, part.to_vec()))?;
+    }
+    Ok(())
+}
+
+/// Tells the initiator of a dry run for what a run would be refused: `own`, when that is this end.
+fn foretell(
+    judged: [Result<(), SessionError>; REFUSALS_TOLD],
+    connection: &mut Connection,
+    own: Option<&dyn Monitor>,
+) -> Result<(), SessionError> {
+    for error in judged.into_iter().filter_map(Result::err) {
+        let reason = match error {
+            SessionError::Refused(reason) => reason,
+            SessionError::Suspended { state } => format!(
+                "the standby was rolled back (it is in state {state}); `clonetool schedule resume` there lets runs \
+                 change it again"
+            ),
+            other => return Err(other),
+        };
+        match own {
+            Some(monitor) => monitor.would_refuse(&reason),
+            None => connection.outgoing.send(CONTROL, Message::WouldRefuse(reason))?,
+        }
     }
     Ok(())
 }

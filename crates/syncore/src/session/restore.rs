@@ -195,10 +195,16 @@ pub fn resume(path: &Path) -> Result<bool, SessionError> {
 pub(super) fn ready(root: &Arc<Root>) -> Result<Option<Recovery>, SessionError> {
     let told = |error: std::io::Error| fatal("read the standby's state", &error);
     let interrupted = apply::is_interrupted(root).map_err(told)?;
-    if let Some(state) = apply::suspended(root).map_err(told)? {
-        return Err(SessionError::Suspended { state });
-    }
+    changeable(root)?;
     Ok(if interrupted { completed(recover_locked(root)?) } else { None })
+}
+
+/// Refuses to change a root that was rolled back.
+pub(super) fn changeable(root: &Arc<Root>) -> Result<(), SessionError> {
+    match apply::suspended(root).map_err(|error| fatal("read the standby's state", &error))? {
+        Some(state) => Err(SessionError::Suspended { state }),
+        None => Ok(()),
+    }
 }
 
 /// Refuses to compare with a root that is neither old nor new. A gate may ask about it all the same: what it asks before

@@ -14,6 +14,7 @@ use crate::rules::{RuleSet, Scope};
 use crate::scan::{KEPT_LINES_BYTES, Root, Snapshot, View, scan};
 use crate::session::changed_here::CHANGED_HERE_NAMED;
 use crate::session::planner::Planner;
+use crate::session::receiver::REFUSALS_TOLD;
 use crate::session::scans::Scans;
 use crate::session::send::{Transfer, send_problems};
 use crate::session::{Report, Say, SessionError, agree, ask, last_word, unexpected};
@@ -109,8 +110,9 @@ impl<'m> Sender<'m> {
         report.totals = plan.totals();
         let initiator = say.is_some();
         let approved = ask(&mut say, &plan, start.whole.is_some(), monitor)?;
-        // Only the standby can tell what was changed on it, so it sees the plan of a dry run, too.
-        if !approved && (start.whole.is_none() || plan.is_empty()) {
+        // Only the standby can tell what was changed on it, and what it would refuse, so it sees the plan of a dry run, too.
+        let judged_there = start.whole.is_some() || start.limits.is_some();
+        if !approved && (!judged_there || plan.is_empty()) {
             connection.outgoing.send(CONTROL, Message::Decision(false))?;
             report.problems = sorted(problems.take());
             return Ok(report);
@@ -218,13 +220,17 @@ fn decision(
     plan: &Plan,
     monitor: &dyn Monitor,
 ) -> Result<Option<HashSet<u32>>, SessionError> {
-    let (mut left, mut named) = (HashSet::new(), 0);
+    let (mut left, mut named, mut refusals) = (HashSet::new(), 0, 0);
     loop {
         match control.receive(monitor)? {
             Message::Left(items) => left.extend(items.into_iter().filter(|item| plan.item(*item).is_some())),
             Message::ChangedHere(generation, paths) if named + paths.len() <= CHANGED_HERE_NAMED => {
                 named += paths.len();
                 monitor.changed_here(generation, &paths);
+            }
+            Message::WouldRefuse(reason) if refusals < REFUSALS_TOLD => {
+                refusals += 1;
+                monitor.would_refuse(&reason);
             }
             Message::Decision(true) => return Ok(Some(left)),
             Message::Decision(false) => return Ok(None),

@@ -268,6 +268,8 @@ pub enum Message {
     /// Receiver to sender, before its [`Message::Decision`]: of these items it may have the content, from a run that was
     /// interrupted. Each is answered like one that moved.
     Left(Vec<u32>),
+    /// Receiver to an initiator that sends, in a dry run: the run would be refused, for this reason.
+    WouldRefuse(String),
 }
 
 /// What kind of failure a peer reports.
