@@ -77,12 +77,32 @@ impl States {
         victim
     }
 
+    /// Whether all that a run changed can be undone, whatever failed in it.
+    fn undo(&self, victim: &Path, said: &Output, what: &str) {
+        let undone = self.pair.dir.join("undone");
+        if undone.exists() {
+            crate::common::dir::remove_tree(&undone);
+        }
+        run("cp", ["-a".as_ref(), victim.as_os_str(), undone.as_os_str()]);
+        let (profile, root) = (self.pair.profile.display().to_string(), undone.display().to_string());
+        let back = clonetool(["rollback", &profile, "--to", "1", "--root", &root]).expect_one_of(&[0, 3, 4]);
+        let found = differences(&self.bare_before, &undone);
+        assert!(
+            found.is_empty(),
+            "{what}: {}\nwas not undone: {}\n{}",
+            said.describe(),
+            back.describe(),
+            lines(&found)
+        );
+    }
+
     /// Holds what is there against what was said; true when it is the new tree.
     fn judge(&self, victim: &Path, said: &Output, what: &str) -> bool {
         let told = |how: &str| format!("{what}: {how}: {}", said.describe());
         assert!(![101, 134, 139].contains(&said.code), "{}", told("it crashed"));
         if said.code == 0 {
-            assert_none(&differences(&self.bare_after, victim));
+            let found = differences(&self.bare_after, victim);
+            assert!(found.is_empty(), "{}\n{}", told("it is not in sync"), lines(&found));
             return true;
         }
         assert!(!said.stderr.is_empty(), "{}", told("it said nothing"));
@@ -130,7 +150,11 @@ fn whatever_fails_once_a_run_is_all_or_nothing_or_says_what_it_is_not() {
             let strace = ["strace", "-f", "-qq", "-o", &log_path, "-e", &trace, "-e", &inject];
             let said = clonetool_by(&strace, CLONETOOL, states.pair.sync(&victim));
             let injected = fs::read_to_string(&log).unwrap().contains("(INJECTED)");
-            states.judge(&victim, &said, &format!("{call} {count} {error}"));
+            let what = format!("{call} {count} {error}");
+            if matches!(said.code, 0 | 4) {
+                states.undo(&victim, &said, &what);
+            }
+            states.judge(&victim, &said, &what);
             if !injected {
                 assert_eq!(said.code, 0, "{}", said.describe());
                 break;

@@ -124,7 +124,12 @@ impl<'a> Describer<'a> {
         let select = |name: &[u8]| wanted.is_empty() || wanted.contains(&self.view.names.hash(name));
         let mut found: Vec<Listed> = Vec::new();
         if path.is_root() && select(b"") {
-            found.extend(self.view.read_root_in_full().ok().map(|named| self.listed(named)));
+            match self.view.read_root_in_full() {
+                Ok(named) => found.push(self.listed(named)),
+                Err(error) => {
+                    self.problems.note(path, Operation::ReadMetadata, std::io::Error::from(error));
+                }
+            }
         }
         // Names that cannot be read are left out.
         let listed = read(self.view, path, Detail::Full, &select, &mut |seen| match seen {
@@ -236,4 +241,34 @@ fn emit_buckets(lines: &[Line], bits: u8, emit: &mut Emit<'_>) -> Result<(), Wir
         emit(Answer::Buckets(bits, part.to_vec()), parts.peek().is_some())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::Silent;
+    use crate::scan::scan;
+    use crate::session::listing::view_of;
+
+    #[test]
+    fn a_root_that_cannot_be_read_any_more_is_a_problem_and_not_left_out() {
+        let work = tempfile::tempdir().unwrap();
+        let snapshot = scan(&view_of(work.path()), 0, &Silent).unwrap().unwrap();
+        // Its metadata is to be had as long as the process is there.
+        let mut process = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let view = view_of(format!("/proc/{}/task", process.id()).as_ref());
+        let itself = view.names.hash(b"").to_be_bytes();
+        let answer = || {
+            let problems = Problems::default();
+            let describer = Describer::new(&view, &snapshot, &problems);
+            let parts = describer.answer_all(&[Question::Entries(RelPath::root(), vec![itself])]).concat();
+            let [(Answer::Entries(found), false)] = &parts[..] else { panic!("{parts:?}") };
+            (found.len(), problems.take().iter().map(|problem| problem.path.to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!(answer(), (1, Vec::new()));
+        process.kill().unwrap();
+        process.wait().unwrap();
+        // One for itself, and one for what cannot be listed either.
+        assert_eq!(answer(), (0, vec!["/".to_owned(); 2]));
+    }
 }

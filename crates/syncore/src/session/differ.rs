@@ -298,9 +298,10 @@ impl Differ<'_> {
                 }
             }
         }
-        for name in mine.into_keys().filter(|name| !name.is_empty()) {
+        for name in mine.into_keys() {
+            let child = if name.is_empty() { path.clone() } else { path.join(&name) };
             let reason = "it changed or cannot be read on the standby; the next run settles it";
-            found.problem(&path.join(&name), Operation::ReadMetadata, reason);
+            found.problem(&child, Operation::ReadMetadata, reason);
         }
     }
 
@@ -441,5 +442,29 @@ fn delete_tree(path: &RelPath, tree: Vec<Extra>, found: &mut Found) {
             let reason = "something in it is out of scope or cannot be read, so the directory stays";
             found.problem(path, Operation::Protect, reason);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::Silent;
+    use crate::scan::scan;
+    use crate::session::listing::view_of;
+
+    #[test]
+    fn a_name_that_the_standby_does_not_answer_for_is_a_problem_the_root_too() {
+        let work = tempfile::tempdir().unwrap();
+        std::fs::write(work.path().join("file"), "").unwrap();
+        let view = view_of(work.path());
+        let snapshot = scan(&view, 0, &Silent).unwrap().unwrap();
+        let differ = Differ { view: &view, snapshot: &snapshot, delete: false };
+        let mut asked = Found::default();
+        differ.ask_for_all(&RelPath::root(), &mut asked);
+        let question = asked.questions.pop().unwrap();
+        let mut silent = differ.take(question, Collected::default()).problems;
+        silent.sort_by(|one, other| one.path.cmp(&other.path));
+        let paths: Vec<String> = silent.iter().map(|problem| problem.path.to_string()).collect();
+        assert_eq!(paths, ["/", "/file"]);
     }
 }

@@ -103,3 +103,19 @@ pub(crate) fn pick(
     }
     read(view, path, Detail::Full, &|name| select(view.names.hash(name)), each)
 }
+
+/// A view of all of the tree at `root`.
+#[cfg(test)]
+pub(crate) fn view_of(root: &std::path::Path) -> View {
+    use std::sync::Arc;
+    View {
+        root: Arc::new(crate::scan::Root::open(root).unwrap()),
+        rules: Arc::new(crate::rules::RuleSet::compile(Vec::new()).unwrap()),
+        boundaries: Arc::default(),
+        checksum: false,
+        slice: None,
+        presented: Arc::default(),
+        names: crate::tree::NameKey::default(),
+        bare: None,
+    }
+}

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use rayon::prelude::*;
+use rustix::io::Errno;
 
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Change, Draft, Item, Line, Listed, Plan, PlanError};
@@ -161,12 +162,17 @@ impl<'a> Planner<'a> {
             let (Some(parent), Some(name)) = (path.parent(), path.name()) else { continue };
             let Ok(name) = std::ffi::CString::new(name) else { continue };
             let read = view.root.hold_directory(&parent).and_then(|at| view.read_again(&at, &name));
-            if let Ok(entry) = read
-                && entry.kind == Kind::File
-            {
-                let change = Change::Update(Attributes::CONTENT);
-                let item = Item { path, change, entry, link_to: None, moved_from: None };
-                self.found.drafts.push(Draft { item, standby: None })?;
+            match read {
+                Ok(entry) if entry.kind == Kind::File => {
+                    let change = Change::Update(Attributes::CONTENT);
+                    let item = Item { path, change, entry, link_to: None, moved_from: None };
+                    self.found.drafts.push(Draft { item, standby: None })?;
+                }
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(error) => {
+                    let reason = std::io::Error::from(error);
+                    self.found.problems.push(Problem::new(&path, Operation::ReadMetadata, reason));
+                }
             }
         }
         Ok(())

@@ -338,7 +338,11 @@ impl<'a> Receiver<'a> {
         for level in directories.chunk_by(|a, b| depth(a) == depth(b)) {
             level.par_iter().for_each(|item| self.committer.finish_directory(item));
         }
-        let planned: HashSet<RelPath> = directories.into_iter().map(|item| item.path).collect();
+        let mut planned: HashSet<RelPath> = directories.into_iter().map(|item| item.path).collect();
+        // What could not be done to one is a problem, and it is put back with the others.
+        for path in self.committer.failed() {
+            planned.remove(&path);
+        }
         self.committer.directories.settle(&planned, &self.committer.problems);
     }
 

@@ -143,7 +143,11 @@ impl Committer {
             && !self.has_failed(&item.path)
         {
             let before = match item.change {
-                Change::Update(_) => self.before(&item.path).ok(),
+                Change::Update(_) => match self.before(&item.path) {
+                    Ok(before) => Some(before),
+                    // Without it a rollback could not put it back.
+                    Err(error) => return self.io(&item.path, Operation::ReadMetadata, error),
+                },
                 _ => None,
             };
             ledger.dress(item, directory_attributes(item), before);
