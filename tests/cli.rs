@@ -86,12 +86,14 @@ fn wrong_usage_is_exit_2() {
         vec!["explain", "no-such-profile", "/etc/passwd"],
         vec!["completions", "no-such-shell"],
         vec!["enroll", "root@standby:/"],
-        vec!["profile", "check", "./no-such-profile.toml"],
-        vec!["verify"],
     ] {
         let output = clonetool(&args).expect_code(2);
         assert!(!output.stderr.is_empty(), "{args:?} says nothing");
     }
+    clonetool(["verify"])
+        .expect_code(2)
+        .expect_stderr("clonetool verify [OPTIONS] <SOURCE> <DESTINATION>")
+        .expect_stderr("clonetool verify [OPTIONS] --profile <PROFILE>");
     let both = clonetool(["clone", "host-a:/x", "host-b:/y"]).expect_code(2);
     assert!(both.stderr.contains("remote"), "{}", both.describe());
     let malformed = clone(&["--exclude", ""], &source, &copy).expect_code(2);

@@ -69,21 +69,21 @@ impl States {
 
     /// A standby as it was before the run.
     fn victim(&self) -> PathBuf {
-        let victim = self.pair.dir.join("victim");
-        if victim.exists() {
-            crate::common::dir::remove_tree(&victim);
+        self.copy(&self.before, "victim")
+    }
+
+    fn copy(&self, from: &Path, name: &str) -> PathBuf {
+        let to = self.pair.dir.join(name);
+        if to.exists() {
+            crate::common::dir::remove_tree(&to);
         }
-        run("cp", ["-a".as_ref(), self.before.as_os_str(), victim.as_os_str()]);
-        victim
+        run("cp", ["-a".as_ref(), from.as_os_str(), to.as_os_str()]);
+        to
     }
 
     /// Whether all that a run changed can be undone, whatever failed in it.
     fn undo(&self, victim: &Path, said: &Output, what: &str) {
-        let undone = self.pair.dir.join("undone");
-        if undone.exists() {
-            crate::common::dir::remove_tree(&undone);
-        }
-        run("cp", ["-a".as_ref(), victim.as_os_str(), undone.as_os_str()]);
+        let undone = self.copy(victim, "undone");
         let (profile, root) = (self.pair.profile.display().to_string(), undone.display().to_string());
         let back = clonetool(["rollback", &profile, "--to", "1", "--root", &root]).expect_one_of(&[0, 3, 4]);
         let found = differences(&self.bare_before, &undone);

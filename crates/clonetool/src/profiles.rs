@@ -48,11 +48,12 @@ fn find_in(directory: &Path, name: &OsStr) -> Result<Source, CommandError> {
         Ok((text, trusted)) => {
             Ok(Source { name: escape(path.as_os_str().as_encoded_bytes()), text, trusted })
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound && is_path => {
-            Err(CommandError::usage(format!("no profile {shown}: there is no such file")).hint(format!(
-                "a name without a slash and .toml is looked up in {DIRECTORY} and among the shipped ones"
-            )))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_path => Err(CommandError::usage(
+            format!("no profile {shown}: there is no such file"),
+        )
+        .hint(format!(
+            "a name, which has no slash and no .toml, is looked up in {DIRECTORY} and among the shipped ones"
+        ))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let found = shipped().iter().find(|(other, _)| Some(*other) == name);
             let found = found.map(|(name, text)| Source {

@@ -90,7 +90,7 @@ impl Stamps {
     }
 }
 
-/// What is left of [`Stamps`].
+/// The hash of [`Stamps`], and when the last of what is in them changed.
 #[derive(Debug)]
 pub(crate) struct Seal {
     hash: u64,
@@ -265,8 +265,8 @@ mod tests {
 
     const MANY: usize = 20_000;
 
-    /// The stamps of an inode that changed at `seconds`, in a directory of that mount that changed at `directory_seconds`.
-    fn stamps_in(mount: u64, directory_seconds: i64, seconds: i64) -> Seal {
+    /// The seal of an inode that changed at `seconds`, in a directory of that mount that changed at `directory_seconds`.
+    fn seal_in(mount: u64, directory_seconds: i64, seconds: i64) -> Seal {
         let mut stat = statx(CWD, c"/", AtFlags::empty(), statx_mask()).unwrap();
         stat.stx_ctime.tv_sec = directory_seconds;
         let mut stamps = Stamps::default();
@@ -276,8 +276,8 @@ mod tests {
         stamps.seal()
     }
 
-    fn stamps(seconds: i64) -> Seal {
-        stamps_in(7, 1, seconds)
+    fn seal(seconds: i64) -> Seal {
+        seal_in(7, 1, seconds)
     }
 
     /// The list of a key where what is on one mount is believed.
@@ -294,20 +294,18 @@ mod tests {
     fn what_was_found_is_known_the_next_time_and_only_of_the_same_tree() {
         let work = tempfile::tempdir().unwrap();
         let list = load(work.path(), b"tree");
-        assert!(!list.knows(&stamps(1)));
-        list.add(&stamps(1), MANY);
+        assert!(!list.knows(&seal(1)));
+        list.add(&seal(1), MANY);
         list.save().unwrap();
         let next = load(work.path(), b"tree");
-        assert!(next.knows(&stamps(1)));
-        assert!(
-            !next.knows(&stamps(2)) && !next.knows(&stamps_in(8, 1, 1)) && !next.knows(&stamps_in(7, 2, 1))
-        );
-        assert!(!load(work.path(), b"other").knows(&stamps(1)));
+        assert!(next.knows(&seal(1)));
+        assert!(!next.knows(&seal(2)) && !next.knows(&seal_in(8, 1, 1)) && !next.knows(&seal_in(7, 2, 1)));
+        assert!(!load(work.path(), b"other").knows(&seal(1)));
         // What is not found again is forgotten.
-        next.add(&stamps(2), MANY);
+        next.add(&seal(2), MANY);
         next.save().unwrap();
         let last = load(work.path(), b"tree");
-        assert_eq!((last.knows(&stamps(1)), last.knows(&stamps(2))), (false, true));
+        assert_eq!((last.knows(&seal(1)), last.knows(&seal(2))), (false, true));
     }
 
     #[test]
@@ -315,13 +313,13 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         let list = load(work.path(), b"tree");
         for seconds in [list.settled_seconds, list.settled_seconds + SETTLED_SECONDS, i64::MAX] {
-            list.add(&stamps(seconds), MANY);
+            list.add(&seal(seconds), MANY);
         }
-        list.add(&stamps(list.settled_seconds - 1), MANY);
+        list.add(&seal(list.settled_seconds - 1), MANY);
         list.save().unwrap();
         let next = load(work.path(), b"tree");
         assert_eq!(next.known.len(), 1);
-        assert!(next.knows(&stamps(list.settled_seconds - 1)));
+        assert!(next.knows(&seal(list.settled_seconds - 1)));
     }
 
     #[test]
@@ -346,22 +344,22 @@ mod tests {
     fn what_is_forgotten_or_not_to_be_kept_is_not_there_the_next_time() {
         let work = tempfile::tempdir().unwrap();
         let list = BareList { keep: false, ..load(work.path(), b"tree") };
-        list.add(&stamps(1), MANY);
+        list.add(&seal(1), MANY);
         list.save().unwrap();
         assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0);
         let list = load(work.path(), b"tree");
-        list.add(&stamps(1), MANY);
+        list.add(&seal(1), MANY);
         list.save().unwrap();
-        assert!(load(work.path(), b"tree").knows(&stamps(1)));
+        assert!(load(work.path(), b"tree").knows(&seal(1)));
         BareList::forget(work.path(), b"tree");
-        assert!(!load(work.path(), b"tree").knows(&stamps(1)));
+        assert!(!load(work.path(), b"tree").knows(&seal(1)));
     }
 
     #[test]
     fn a_list_that_is_damaged_is_empty() {
         let work = tempfile::tempdir().unwrap();
         let list = load(work.path(), b"tree");
-        list.add(&stamps(1), MANY);
+        list.add(&seal(1), MANY);
         list.save().unwrap();
         let file = list_in(work.path());
         let whole = fs::read(&file).unwrap();
@@ -379,13 +377,13 @@ mod tests {
     fn little_is_not_kept_and_lists_do_not_pile_up() {
         let work = tempfile::tempdir().unwrap();
         let few = load(work.path(), b"few");
-        few.add(&stamps(1), 10);
+        few.add(&seal(1), 10);
         few.save().unwrap();
         assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0);
         fs::write(work.path().join("of-somebody-else"), "").unwrap();
         for number in 0..KEPT_LISTS + 8 {
             let list = load(work.path(), &number.to_le_bytes());
-            list.add(&stamps(1), MANY);
+            list.add(&seal(1), MANY);
             list.save().unwrap();
         }
         assert_eq!(fs::read_dir(work.path()).unwrap().count(), KEPT_LISTS + 1);

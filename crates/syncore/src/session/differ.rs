@@ -200,10 +200,7 @@ impl Differ<'_> {
         let picked = pick(self.view, path, &|name| find(name).is_some(), &mut |seen| match seen {
             Seen::Named(named) => {
                 let name = self.view.names.hash(named.name.to_bytes());
-                let child = match named.name.to_bytes() {
-                    b"" => path.clone(),
-                    name => path.join(name),
-                };
+                let child = child_of(path, named.name.to_bytes());
                 match find(name).map(|index| of(&verdicts[index])) {
                     Some((Some(_), None)) => self.create(child, named, found),
                     Some((Some(source), Some(standby))) => {
@@ -282,7 +279,7 @@ impl Differ<'_> {
         found: &mut Found,
     ) {
         for listed in theirs {
-            let child = if listed.name.is_empty() { path.clone() } else { path.join(&listed.name) };
+            let child = child_of(path, &listed.name);
             match mine.remove(&listed.name) {
                 Some(mine) => self.merge(&child, mine, &listed, found),
                 None if keep.contains(&self.view.names.hash(&listed.name)) => {}
@@ -299,9 +296,8 @@ impl Differ<'_> {
             }
         }
         for name in mine.into_keys() {
-            let child = if name.is_empty() { path.clone() } else { path.join(&name) };
             let reason = "it changed or cannot be read on the standby; the next run settles it";
-            found.problem(&child, Operation::ReadMetadata, reason);
+            found.problem(&child_of(path, &name), Operation::ReadMetadata, reason);
         }
     }
 
@@ -418,6 +414,11 @@ impl Differ<'_> {
         };
         found.problem(path, Operation::Protect, blocked);
     }
+}
+
+/// The path of a name in the directory at `path`, which the root has under the empty name, too.
+fn child_of(path: &RelPath, name: &[u8]) -> RelPath {
+    if name.is_empty() { path.clone() } else { path.join(name) }
 }
 
 /// Notes a name that is there and takes no part.

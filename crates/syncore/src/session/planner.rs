@@ -168,7 +168,7 @@ impl<'a> Planner<'a> {
                     let item = Item { path, change, entry, link_to: None, moved_from: None };
                     self.found.drafts.push(Draft { item, standby: None })?;
                 }
-                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(error) => {
                     let reason = std::io::Error::from(error);
                     self.found.problems.push(Problem::new(&path, Operation::ReadMetadata, reason));
@@ -224,4 +224,44 @@ pub(crate) fn is_delta_item(item: &Item, delta: bool) -> bool {
     let update =
         matches!(item.change, Change::Update(attributes) if attributes.contains(Attributes::CONTENT));
     delta && update && item.needs_content() && item.entry.size_bytes >= DELTA_FROM_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::Silent;
+    use crate::rules::{Action, Class, Origin, Rule, RuleSet, Treatment};
+    use crate::scan::scan;
+    use crate::session::listing::view_of;
+
+    #[test]
+    fn a_file_of_the_auth_set_that_cannot_be_read_is_a_problem_and_one_that_is_not_there_is_none() {
+        let work = tempfile::tempdir().unwrap();
+        let snapshot = scan(&view_of(work.path()), 0, &Silent).unwrap().unwrap();
+        // Of a process that ended and was not waited for, some files cannot be opened.
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        let id = rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&ended));
+        let until = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(id, until).unwrap();
+        let set = ["/stat", "/status", "/missing", "/status/below", "/cwd/behind-a-link", "/mountinfo"];
+        let row = |pattern: &str| {
+            let origin = Origin { file: "test".into(), line: 1 };
+            let rule = Rule::new(Action::Class(Class::S), pattern, origin);
+            Rule { treatment: Treatment::AuthSet, ..rule }
+        };
+        let rules = RuleSet::compile(set.map(row).into()).unwrap();
+        let view = View { rules: rules.into(), ..view_of(format!("/proc/{}", ended.id()).as_ref()) };
+        assert_eq!(auth::files(&view.rules).len(), set.len());
+        let mut planner = Planner::new(&view, &snapshot, false, &Silent);
+        let path = |path: &str| RelPath::new(path).unwrap();
+        let entry = Entry { size_bytes: 3, ..Entry::new(Kind::File) };
+        let change = Change::Create;
+        let item = Item { path: path("stat"), change, entry, link_to: None, moved_from: None };
+        planner.found.drafts.push(Draft { item, standby: None }).unwrap();
+        planner.complete_auth_set().unwrap();
+        assert!(planner.found.drafts.find(&path("status")).is_some());
+        let problems: Vec<String> = planner.found.problems.iter().map(|one| one.path.to_string()).collect();
+        assert_eq!(problems, ["/mountinfo"]);
+        ended.wait().unwrap();
+    }
 }

@@ -389,14 +389,11 @@ fn foretell(
     own: Option<&dyn Monitor>,
 ) -> Result<(), SessionError> {
     for error in judged.into_iter().filter_map(Result::err) {
-        let reason = match error {
-            SessionError::Refused(reason) => reason,
-            SessionError::Suspended { state } => format!(
-                "the standby was rolled back (it is in state {state}); `clonetool schedule resume` there lets runs \
-                 change it again"
-            ),
-            other => return Err(other),
-        };
+        if !matches!(error, SessionError::Refused(_) | SessionError::Suspended { .. }) {
+            return Err(error);
+        }
+        let told = error.to_string();
+        let reason = told.strip_prefix("refused: ").unwrap_or(&told).to_owned();
         match own {
             Some(monitor) => monitor.would_refuse(&reason),
             None => connection.outgoing.send(CONTROL, Message::WouldRefuse(reason))?,

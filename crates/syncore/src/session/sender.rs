@@ -110,7 +110,7 @@ impl<'m> Sender<'m> {
         report.totals = plan.totals();
         let initiator = say.is_some();
         let approved = ask(&mut say, &plan, start.whole.is_some(), monitor)?;
-        // Only the standby can tell what was changed on it, and what it would refuse, so it sees the plan of a dry run, too.
+        // Only the standby can tell what was changed on it and what it would refuse: it sees the plan of a dry run, too.
         let judged_there = start.whole.is_some() || start.limits.is_some();
         if !approved && (!judged_there || plan.is_empty()) {
             connection.outgoing.send(CONTROL, Message::Decision(false))?;
