@@ -1,24 +1,31 @@
 //! Rate of the scan, and of a whole comparison of two trees, in entries a second.
 //!
 //! The trees are generated, small files two hundred to a directory, and warm in the caches: what is measured is the
-//! work for each entry, not the disk. A comparison is a dry run between two roots on this host and scans both.
+//! work for each entry, not the disk. A comparison is a dry run between two roots on this host and scans both. The
+//! floor is what no scan can do without: each directory listed and each name asked for its metadata once.
 #![allow(clippy::print_stdout)]
 
 mod common;
 
+use std::mem::MaybeUninit;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use common::{Arguments, Result, Table, Timing};
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, RawDir, StatxFlags, statx};
 use syncore::monitor::Silent;
 use syncore::profile::{Profile, shipped};
 use syncore::rules::{Rule, RuleSet};
-use syncore::scan::{Boundaries, KEPT_LINES_BYTES, Root, View, scan};
+use syncore::scan::{BareList, Boundaries, KEPT_LINES_BYTES, Root, View, scan};
 use syncore::session::{Approval, Job, Location, Options, Report, run};
 use syncore::tree::NameKey;
 
 const FILES_PER_DIRECTORY: u64 = 200;
+
+/// So long after its last change it is believed that a name bears no attributes, and a second more.
+const SETTLED: Duration = Duration::from_secs(3);
 
 fn main() -> Result<()> {
     let arguments = Arguments::read()?;
@@ -40,7 +47,8 @@ fn measure(entries: u64, runs: usize, table: &mut Table) -> Result<()> {
         std::fs::create_dir(root)?;
     }
     generate(&source, entries)?;
-    for (work, rules) in [("scan", Vec::new()), ("scan, linux-daily", daily()?)] {
+    line(table, "floor", floor(&source)?, 0, Timing::of(runs, || floor(&source))?);
+    let scanned = |rules, bare| {
         let view = View {
             root: Arc::new(Root::open(&source)?),
             rules: Arc::new(RuleSet::compile(rules)?),
@@ -49,12 +57,20 @@ fn measure(entries: u64, runs: usize, table: &mut Table) -> Result<()> {
             slice: None,
             presented: Arc::default(),
             names: NameKey::default(),
-            bare: None,
+            bare,
         };
-        let scanned = || Ok(scan(&view, KEPT_LINES_BYTES, &Silent)?.ok_or("the scan stopped")?.entries);
-        let count = scanned()?;
-        line(table, work, count, 0, Timing::of(runs, scanned)?);
+        let found = scan(&view, KEPT_LINES_BYTES, &Silent)?.ok_or("the scan stopped")?.entries;
+        view.bare.map_or(Ok(()), |bare| bare.save())?;
+        Ok(found)
+    };
+    for (work, rules) in [("scan", Vec::new()), ("scan, linux-daily", daily()?)] {
+        let timed = || scanned(rules.clone(), None);
+        line(table, work, timed()?, 0, Timing::of(runs, timed)?);
     }
+    std::thread::sleep(SETTLED);
+    let lists = directory.path().join("lists");
+    let known = || scanned(Vec::new(), Some(Arc::new(BareList::load(&lists, b"source", true))));
+    line(table, "scan, attributes known", known()?, 0, Timing::of(runs, known)?);
     compare(&source, &copy, false)?;
     let mut comparison = |work, standby: &Path| -> Result<()> {
         let (report, changes) = compare(&source, standby, true)?;
@@ -96,6 +112,28 @@ fn generate(root: &Path, entries: u64) -> Result<()> {
         std::fs::write(path, format!("content of file {number}\n"))?;
     }
     Ok(())
+}
+
+/// Lists every directory below `root` and asks each name once, on all processors; gives how many names there are.
+fn floor(root: &Path) -> Result<u64> {
+    let top: Vec<_> = std::fs::read_dir(root)?.collect::<std::io::Result<_>>()?;
+    let names = |directory: &std::fs::DirEntry| -> std::io::Result<u64> {
+        let directory = std::fs::File::open(directory.path())?;
+        let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
+        let mut listed = RawDir::new(&directory, &mut buffer);
+        let mut count = 1;
+        while let Some(name) = listed.next() {
+            let name = name?;
+            if !matches!(name.file_name().to_bytes(), b"." | b"..") {
+                let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+                statx(&directory, name.file_name(), flags, StatxFlags::BASIC_STATS)?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    };
+    let counts: Vec<u64> = top.par_iter().map(names).collect::<std::io::Result<_>>()?;
+    Ok(counts.iter().sum())
 }
 
 fn daily() -> Result<Vec<Rule>> {
