@@ -243,7 +243,7 @@ mod tests {
         let id = rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&ended));
         let until = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
         rustix::process::waitid(id, until).unwrap();
-        let set = ["/stat", "/status", "/missing", "/status/below", "/cwd/behind-a-link", "/mountinfo"];
+        let set = ["/stat", "/status", "/missing", "/status/below", "/cwd/a/behind-a-link", "/mountinfo"];
         let row = |pattern: &str| {
             let origin = Origin { file: "test".into(), line: 1 };
             let rule = Rule::new(Action::Class(Class::S), pattern, origin);
