@@ -229,6 +229,8 @@ fn calls_of_a_run(test: &str, work: &Workdir, source: &Path, copy: &Path) -> Opt
     let mut command = Command::new("strace");
     command.args(["-f", "-q", "-s", "0", "-o"]).arg(&trace);
     command.args([CLONETOOL, "clone", "--delete", "--no-durable", "-q"]).args([source, copy]);
+    // Cargo sets it, and the loader looks for each library in every directory of it, for every generation of processors.
+    command.env_remove("LD_LIBRARY_PATH");
     let output = command.output().expect("run strace");
     let stderr = String::from_utf8_lossy(&output.stderr);
     if stderr.contains("PTRACE") && stderr.contains("not permitted") {
