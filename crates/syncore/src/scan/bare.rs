@@ -42,8 +42,8 @@ const LIMIT_BYTES: usize = 64 << 20;
 const FEWEST_NAMES: u64 = 10_000;
 /// How many lists are kept in a directory, one for each tree and set of rules.
 const KEPT_LISTS: usize = 32;
-/// How long ago the last change must be, in seconds: a multiple of every clock tick.
-const SETTLED_SECONDS: i64 = 2;
+/// How long ago the last change of a name must be for a [`BareList`] to keep it, in seconds: a multiple of every clock tick.
+pub const SETTLED_SECONDS: i64 = 2;
 
 /// Filesystems whose change time covers attributes (the type of a mount, proc_pid_mountinfo(5)).
 const TRUSTED: [&str; 4] = ["ext2", "ext3", "ext4", "xfs"];

@@ -17,7 +17,7 @@ mod snapshot;
 mod view;
 mod walk;
 
-pub use bare::BareList;
+pub use bare::{BareList, SETTLED_SECONDS};
 pub use boundary::{Boundaries, Mount, mounts_below, never_entered};
 pub use content::{OpenFile, READ_ATTEMPTS, Stability, digest_open, extents, open_file, read_full};
 pub use metadata::{Detail, Inode, Scratch, read_entry, read_kind};

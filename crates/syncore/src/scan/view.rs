@@ -86,7 +86,7 @@ pub struct Named<'n> {
     pub auth_set: bool,
 }
 
-/// A name as [`read_directory`] finds it.
+/// A name as [`View::read_directory`] finds it.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are of that kind, and none is kept")]
 pub enum Seen<'n> {
